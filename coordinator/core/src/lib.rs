@@ -1,1 +1,93 @@
+//! What a coordinator decides, without I/O.
+//!
+//! A [`Core`] owns the replicated [`scheduler::State`] of one coordinator. It is fed with committed entries, calls of
+//! clients and workers, and the passing of time ([`Input`]); it answers with what its surroundings must do
+//! ([`Output`]). Whatever decides anything in a fault is in here, so that the simulator runs it and not a copy.
+//!
+//! *Invariant*: no clock, no thread, no socket, no randomness: the same inputs at the same times give the same outputs.
+//!
+//! *Invariant*: state changes by committed entries alone; everything else here is soft and dies with leadership.
 
+mod calls;
+mod clock;
+mod grants;
+mod jobs;
+pub mod limits;
+mod logs;
+mod permissions;
+mod planning;
+mod proposals;
+mod reads;
+pub mod refusal;
+mod rows;
+mod sessions;
+mod settings;
+mod submission;
+mod watches;
+
+mod core;
+
+pub use core::{Core, Figures};
+pub use permissions::allows;
+pub use settings::Settings;
+
+use bytes::Bytes;
+use proto::internal::{Caller, Refusal, call_request, call_response};
+use proto::v1::WorkerMessage;
+use scheduler::State;
+
+/// One call of a client or worker, unary or streaming, wherever it entered the grid. Its server draws the number; no
+/// number is used twice in the life of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// What a core is told.
+#[derive(Debug)]
+pub enum Input {
+    /// The log's next entry is committed. Empty data: a leader's first entry in its term.
+    Committed { index: u64, term: u64, data: Bytes },
+    /// The state was replaced: at start from disk, later by a snapshot of the leader's. Everything up to `index` is in
+    /// it.
+    Restored { index: u64, state: Box<State> },
+    /// Who leads, as this coordinator's replica knows it.
+    Role { term: u64, leading: bool },
+    /// All entries up to `index` were committed when the round of [`Output::Read`] with this context was confirmed.
+    ReadReady { context: u64, index: u64 },
+    /// That round will not be confirmed.
+    ReadLost { context: u64 },
+    /// The proposal of [`Output::Propose`] with this sequence will never be committed.
+    Dropped { sequence: u64 },
+    /// A call arrives, its caller authenticated.
+    Open { call: CallId, caller: Caller, request: call_request::Request },
+    /// A further message of a call that was opened with `WorkerConnect`.
+    Worker { call: CallId, message: WorkerMessage },
+    /// The caller took so many messages: of a watch or a log, which wait for room.
+    Taken { call: CallId, count: u32 },
+    /// The caller has gone. Nothing more is to be sent.
+    Hangup { call: CallId },
+    /// The snapshot asked for by [`Output::Snapshot`] is on this coordinator's disk, or could not be written.
+    SnapshotEnded { index: u64, stored: bool },
+    /// A follower needs a snapshot newer than the last.
+    SnapshotWanted,
+    /// Time has passed; at least every 50 ms.
+    Tick,
+}
+
+/// What a core asks for.
+#[derive(Debug)]
+pub enum Output {
+    /// Propose this entry. Sequences rise by one.
+    Propose { sequence: u64, data: Bytes },
+    /// Begin a round that confirms leadership.
+    Read { context: u64 },
+    /// A message for a caller. A unary call gets one, and then `Finish`.
+    Respond { call: CallId, response: call_response::Response },
+    /// The call is over.
+    Finish { call: CallId, result: Result<(), Refusal> },
+    /// Entries up to `index` are applied.
+    Applied { index: u64 },
+    /// Encode this state in the background and store it as the snapshot at `index` and `term`.
+    Snapshot { index: u64, term: u64, state: Box<State> },
+    /// This replica can't go on: an entry that it can't read. The process ends with an exit code of its own.
+    Halt { reason: String },
+}
