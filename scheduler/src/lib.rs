@@ -1,1 +1,39 @@
+//! The rules of the grid: jobs, tasks, attempts, queues, sessions and leases as a pure state machine.
+//!
+//! [`State::apply`] is the only way to change anything; it is given the entries of a replicated log, in order,
+//! and makes the same of them on every replica. [`plan`] is what the leader alone runs: it reads a state and
+//! proposes grants, which are commands like any other, checked again when they are applied.
+//!
+//! *Invariant*: no clock, no thread, no randomness, no I/O, no iteration over a hash table, and no floating
+//! point in `apply`. *Invariant*: what is derived (module `indexes`) decides nothing, and isn't in a snapshot.
+//!
+//! In reading order: `limits`, `outcome`, `job` (the record of a job and of its tasks), `session`, `state`,
+//! `apply` (a file per command), `plan`, `explain`, `view`, `check`, `snapshot`.
 
+mod apply;
+mod blobs;
+mod check;
+mod digest;
+mod explain;
+mod indexes;
+mod job;
+pub mod limits;
+mod outcome;
+mod plan;
+mod queue;
+mod rejection;
+mod requests;
+mod session;
+mod shape;
+mod snapshot;
+mod state;
+mod view;
+
+pub use check::Violation;
+pub use explain::{Pool, feasible};
+pub use outcome::{Applied, End, Event, Outcome, SessionEnd, Verdict};
+pub use plan::{Cursor, Plan, plan};
+pub use rejection::{Code, Rejection};
+pub use snapshot::Malformed;
+pub use state::State;
+pub use view::{Instruction, JobFilter, JobSubmissionView, LogLocation, SessionView};
