@@ -27,8 +27,11 @@ pub const PUBLISH_AGAIN_LEAST_MS: u64 = 1_000;
 /// Longest delay between two tries of one publication.
 pub const PUBLISH_AGAIN_MOST_MS: u64 = 30_000;
 /// Specs of jobs kept for grants to come. A grant whose spec is gone costs a new connection, no more.
-pub const SPECS: usize = 4_096;
+pub const SPECS: usize = 16_384;
 /// Ended attempts remembered, so that a repeated grant of one starts nothing.
 pub const ENDED_REMEMBERED: usize = 16_384;
 /// Most bytes of an end's detail.
 pub const DETAIL_BYTES: usize = 1_024;
+/// A session that was ended younger than this makes the next one wait: two workers of one name would otherwise end
+/// each other's sessions as fast as they can.
+pub const SHORT_SESSION_MS: u64 = 10_000;

@@ -1,0 +1,86 @@
+//! What a keeper says when a connection to it stands, against what we believe.
+
+use std::collections::BTreeMap;
+
+use crate::{Adopted, Core, Key, Output, Standing, session::Session};
+
+/// Whether there is a keeper to talk to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contact {
+    /// This agent hasn't met one: what the keeper holds is its predecessor's.
+    NotYet,
+    /// Connected.
+    Here,
+    /// It was here; its successor, or itself, is awaited.
+    Gone,
+}
+
+impl Contact {
+    pub(crate) fn here(self) -> bool {
+        self == Self::Here
+    }
+
+    pub(crate) fn lost(self) -> Self {
+        match self {
+            Self::NotYet => Self::NotYet,
+            Self::Here | Self::Gone => Self::Gone,
+        }
+    }
+}
+
+impl Core {
+    pub(crate) fn keeper_connected(&mut self, standing: Option<Standing>, processes: Vec<Adopted>) {
+        let first = self.keeper == Contact::NotYet;
+        self.keeper = Contact::Here;
+        let inherited = standing.filter(|standing| first && self.now_ms < standing.deadline_ms);
+        if let Some(standing) = inherited {
+            self.session = Some(Session::adopt(standing, self.now_ms));
+        }
+        let present: BTreeMap<Key, ()> = processes.iter().map(|process| (process.key, ())).collect();
+        for process in processes {
+            self.meet_process(process, inherited.is_some());
+        }
+        self.bury_missing(&present);
+        if self.session.is_some() {
+            self.tell_keeper();
+        } else {
+            self.outputs.push(Output::SetSession { session: 0, connection: 0, deadline_ms: 0 });
+        }
+    }
+
+    fn meet_process(&mut self, process: Adopted, inherited: bool) {
+        let key = process.key;
+        if inherited {
+            self.slots.take(&process.resources);
+            self.attempts.adopt(&process, self.now_ms);
+        } else if !self.attempts.contains(&key) && !self.dying.contains_key(&key) {
+            self.slots.take(&process.resources);
+            self.dying.insert(key, process.resources);
+        }
+        match process.exit {
+            Some(exit) => self.exited(key, exit),
+            // What we said on the old connection may not have been heard.
+            None if self.dying.contains_key(&key) => self.outputs.push(Output::Stop { key, immediately: true }),
+            None => {
+                self.started(key, process.start_time_ms);
+                if self.attempts.killed(&key) {
+                    self.outputs.push(Output::Stop { key, immediately: false });
+                }
+            }
+        }
+    }
+
+    /// A keeper takes its processes with it: those it doesn't list are dead, or were never started.
+    fn bury_missing(&mut self, present: &BTreeMap<Key, ()>) {
+        for key in self.attempts.with_process().filter(|key| !present.contains_key(key)).collect::<Vec<_>>() {
+            self.process_lost(key);
+        }
+        let dead: Vec<Key> = self.dying.keys().filter(|key| !present.contains_key(key)).copied().collect();
+        for key in dead {
+            if let Some(resources) = self.dying.remove(&key) {
+                self.slots.give(&resources);
+                self.outputs.push(Output::Discard { key, logs: false });
+            }
+        }
+    }
+}
