@@ -1,0 +1,402 @@
+//! The core itself: what each input does, and in which order a batch of them is answered.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use proto::internal::{Caller, Entry, call_request, call_response};
+use scheduler::{Applied, State};
+
+use crate::{
+    CallId, Input, Output, Settings,
+    calls::Calls,
+    clock::Clock,
+    grants::Specs,
+    limits,
+    logs::Logs,
+    planning::Planning,
+    proposals::{Proposals, Waiter},
+    reads::{Reader, Reads},
+    refusal,
+    sessions::Sessions,
+    watches::Watches,
+};
+
+/// Whether this coordinator leads, and since when it may act on it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Leadership {
+    Following,
+    /// Elected, but the first entry of the term is not applied: older entries may still come in front of it.
+    Elected {
+        term: u64,
+    },
+    /// Everything of earlier terms is applied.
+    Leading {
+        clock: Clock,
+    },
+}
+
+/// The core of one coordinator; see the crate's documentation.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) settings: Settings,
+    pub(crate) state: State,
+    /// Highest index in the state; entries without commands count.
+    applied: u64,
+    pub(crate) leadership: Leadership,
+    pub(crate) calls: Calls,
+    /// Calls that wait for a newly elected leader to apply the first entry of its term.
+    parked: VecDeque<(CallId, Caller, call_request::Request)>,
+    pub(crate) proposals: Proposals,
+    pub(crate) reads: Reads,
+    pub(crate) sessions: Sessions,
+    pub(crate) watches: Watches,
+    pub(crate) logs: Logs,
+    pub(crate) specs: Specs,
+    pub(crate) planning: Planning,
+    snapshots: Snapshots,
+    tick_flying: bool,
+    pub(crate) outputs: Vec<Output>,
+    figures: Figures,
+    pub(crate) now_ms: u64,
+    wall_ms: i64,
+}
+
+/// When the next snapshot is due.
+#[derive(Debug, Default)]
+struct Snapshots {
+    running: bool,
+    wanted: bool,
+    bytes: u64,
+    commands: u64,
+    /// Of the last entry in the state; 0: none was applied since the start, and there is nothing to store.
+    term: u64,
+}
+
+/// Counts since the start of the process, for the metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Figures {
+    pub applied_index: u64,
+    pub applied_entries: u64,
+    pub applied_commands: u64,
+    pub proposed_entries: u64,
+    pub rejected_commands: u64,
+    pub read_rounds: u64,
+    pub granted_tasks: u64,
+    pub snapshots: u64,
+    pub open_calls: u64,
+    pub attached_sessions: u64,
+    pub sessions: u64,
+    pub watches: u64,
+    pub waiting_bytes: u64,
+    /// 1 while this coordinator leads.
+    pub leading: u64,
+}
+
+impl Core {
+    /// A core that follows, with everything up to `index` in `state`.
+    pub fn new(settings: Settings, index: u64, state: State) -> Self {
+        Self {
+            settings,
+            state,
+            applied: index,
+            leadership: Leadership::Following,
+            calls: Calls::default(),
+            parked: VecDeque::new(),
+            proposals: Proposals::default(),
+            reads: Reads::default(),
+            sessions: Sessions::default(),
+            watches: Watches::beginning(index),
+            logs: Logs::default(),
+            specs: Specs::default(),
+            planning: Planning::default(),
+            snapshots: Snapshots::default(),
+            tick_flying: false,
+            outputs: Vec::new(),
+            figures: Figures::default(),
+            now_ms: 0,
+            wall_ms: 0,
+        }
+    }
+
+    /// The replicated state as far as it is applied here.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Highest index that is applied.
+    pub fn applied_index(&self) -> u64 {
+        self.applied
+    }
+
+    /// Whether this coordinator leads and has applied the first entry of its term.
+    pub fn leads(&self) -> bool {
+        matches!(self.leadership, Leadership::Leading { .. })
+    }
+
+    /// Counts for the metrics.
+    pub fn figures(&self) -> Figures {
+        Figures {
+            applied_index: self.applied,
+            open_calls: self.calls.len() as u64,
+            attached_sessions: self.sessions.attached() as u64,
+            sessions: self.state.sessions().count() as u64,
+            watches: self.watches.len() as u64,
+            waiting_bytes: self.proposals.waiting_bytes() as u64,
+            leading: u64::from(self.leads()),
+            ..self.figures
+        }
+    }
+
+    /// Takes one input in. `now_ms` is CLOCK_BOOTTIME, `wall_ms` the wall clock, for people alone.
+    pub fn step(&mut self, input: Input, now_ms: u64, wall_ms: i64) {
+        self.set_time(now_ms, wall_ms);
+        match input {
+            Input::Committed { index, term, data } => self.committed(index, term, &data),
+            Input::Restored { index, state } => self.restored(index, *state),
+            Input::Role { term, leading } => self.role(term, leading),
+            Input::ReadReady { context, index } => self.reads.confirm(context, index),
+            Input::ReadLost { context } => self.reads.lost(context),
+            Input::Dropped { sequence } => self.dropped(sequence),
+            Input::Open { call, caller, request } => self.arrived(call, caller, request),
+            Input::Worker { call, message } => self.worker_message(call, message),
+            Input::Taken { call, count } => self.taken(call, count),
+            Input::Hangup { call } => self.hang_up(call),
+            Input::SnapshotEnded { stored, .. } => {
+                self.snapshots.running = false;
+                self.figures.snapshots += u64::from(stored);
+            }
+            Input::SnapshotWanted => self.snapshots.wanted = true,
+            Input::Tick => {}
+        }
+    }
+
+    /// Ends a batch of inputs: everything that waits together goes out together.
+    pub fn flush(&mut self, now_ms: u64, wall_ms: i64) -> Vec<Output> {
+        self.set_time(now_ms, wall_ms);
+        self.answer_ready();
+        if let Leadership::Leading { clock } = self.leadership {
+            self.tend_sessions(clock);
+            self.tend_logs();
+            self.plan();
+            self.fire_timers(clock);
+            self.propose(clock);
+            self.begin_round();
+            self.feed_watches();
+        }
+        self.take_snapshot();
+        std::mem::take(&mut self.outputs)
+    }
+
+    fn set_time(&mut self, now_ms: u64, wall_ms: i64) {
+        self.now_ms = self.now_ms.max(now_ms);
+        self.wall_ms = self.wall_ms.max(wall_ms);
+    }
+
+    fn committed(&mut self, index: u64, term: u64, data: &Bytes) {
+        if index <= self.applied {
+            return;
+        }
+        if data.is_empty() {
+            self.applied = index;
+        } else {
+            match proto::entry::decode(data) {
+                Ok(entry) => self.apply(index, term, &entry, data.len()),
+                Err(unreadable) => {
+                    self.outputs.push(Output::Halt { reason: format!("index {index}: {unreadable}") });
+                    return;
+                }
+            }
+        }
+        self.outputs.push(Output::Applied { index });
+        if matches!(self.leadership, Leadership::Elected { term: elected } if elected == term) {
+            self.take_office();
+        }
+    }
+
+    fn apply(&mut self, index: u64, term: u64, entry: &Entry, bytes: usize) {
+        let applied = self.state.apply(index, entry);
+        self.applied = index;
+        self.snapshots.bytes += bytes as u64;
+        self.snapshots.commands += entry.commands.len() as u64;
+        self.snapshots.term = term;
+        self.figures.applied_entries += 1;
+        self.figures.applied_commands += entry.commands.len() as u64;
+        self.figures.rejected_commands += applied.outcomes.iter().filter(|outcome| outcome.is_err()).count() as u64;
+        self.watches.note(index, &applied.events);
+        if self.leads() {
+            self.route(index, &applied.events);
+            self.planning.state_changed();
+        }
+        self.tick_flying &= entry.proposer != self.settings.proposer;
+        if entry.proposer == self.settings.proposer {
+            self.settle(entry.sequence, applied);
+        }
+    }
+
+    /// Answers those who waited for this entry, and those whose entry it passed over.
+    fn settle(&mut self, sequence: u64, applied: Applied) {
+        let (waiters, lost) = self.proposals.settle(sequence);
+        for waiter in lost {
+            self.abandon(waiter);
+        }
+        for (waiter, outcome) in waiters.into_iter().zip(applied.outcomes) {
+            self.decided(waiter, outcome);
+        }
+    }
+
+    fn dropped(&mut self, sequence: u64) {
+        self.tick_flying = false;
+        for waiter in self.proposals.dropped(sequence) {
+            self.abandon(waiter);
+        }
+    }
+
+    fn restored(&mut self, index: u64, state: State) {
+        self.state = state;
+        self.applied = index;
+        self.watches = Watches::beginning(index);
+        self.specs = Specs::default();
+        self.snapshots = Snapshots { running: self.snapshots.running, ..Snapshots::default() };
+        self.outputs.push(Output::Applied { index });
+    }
+
+    fn role(&mut self, term: u64, leading: bool) {
+        match (leading, self.leadership) {
+            (true, Leadership::Following) => self.leadership = Leadership::Elected { term },
+            (true, Leadership::Elected { .. }) => self.leadership = Leadership::Elected { term },
+            (true, Leadership::Leading { .. }) | (false, Leadership::Following) => {}
+            (false, Leadership::Elected { .. } | Leadership::Leading { .. }) => self.resign(),
+        }
+    }
+
+    /// The first entry of the term is applied: from here on log time goes on, and everyone is served.
+    fn take_office(&mut self) {
+        self.leadership = Leadership::Leading { clock: Clock::starting(self.state.time_ms(), self.now_ms) };
+        self.sessions = Sessions::of_new_leader(&self.state, self.now_ms, &self.settings);
+        self.planning = Planning::default();
+        self.tick_flying = false;
+        for (call, caller, request) in std::mem::take(&mut self.parked) {
+            self.open(call, caller, request);
+        }
+    }
+
+    /// Leadership is gone. What was proposed may still be committed; nobody here will learn of it.
+    fn resign(&mut self) {
+        self.leadership = Leadership::Following;
+        for waiter in self.proposals.abandon() {
+            self.abandon(waiter);
+        }
+        for reader in self.reads.abandon() {
+            if let Reader::Query { call, .. } = reader {
+                self.finish(call, Err(refusal::not_leader()));
+            }
+        }
+        for (call, ..) in std::mem::take(&mut self.parked) {
+            self.finish(call, Err(refusal::not_leader()));
+        }
+        for call in self.calls.all() {
+            self.finish(call, Err(refusal::leader_changed()));
+        }
+        self.sessions = Sessions::default();
+        self.watches.forget_watchers();
+        self.logs = Logs::default();
+        self.planning = Planning::default();
+    }
+
+    fn arrived(&mut self, call: CallId, caller: Caller, request: call_request::Request) {
+        if self.calls.len() >= limits::OPEN_CALLS {
+            self.outputs.push(Output::Finish { call, result: Err(refusal::overloaded("calls")) });
+            return;
+        }
+        self.calls.add(call);
+        match self.leadership {
+            Leadership::Following => self.finish(call, Err(refusal::not_leader())),
+            Leadership::Leading { .. } => self.open(call, caller, request),
+            Leadership::Elected { .. } if self.parked.len() < limits::PARKED_CALLS => {
+                self.parked.push_back((call, caller, request));
+            }
+            Leadership::Elected { .. } => self.finish(call, Err(refusal::overloaded("calls"))),
+        }
+    }
+
+    fn answer_ready(&mut self) {
+        for reader in self.reads.ready(self.applied) {
+            match reader {
+                Reader::Query { call, caller, request } => self.answer(call, &caller, request),
+                Reader::Renewal { call, session, nonce } => self.answer_renewal(call, session, nonce),
+            }
+        }
+    }
+
+    fn fire_timers(&mut self, clock: Clock) {
+        let due = self.state.next_timer_ms().is_some_and(|timer| timer <= clock.at(self.now_ms));
+        if due && !self.tick_flying {
+            self.tick_flying = true;
+            let tick = proto::internal::command::Command::Tick(proto::internal::Tick {});
+            self.proposals.push_urgent(tick, Waiter::Nobody);
+        }
+    }
+
+    fn propose(&mut self, clock: Clock) {
+        let time_ms = clock.at(self.now_ms).max(self.state.time_ms());
+        while let Some((sequence, entry)) = self.proposals.next_entry(self.settings.proposer, time_ms, self.wall_ms) {
+            self.figures.proposed_entries += 1;
+            self.outputs.push(Output::Propose { sequence, data: proto::entry::encode(&entry) });
+        }
+    }
+
+    fn begin_round(&mut self) {
+        if let Some(context) = self.reads.next_round(self.now_ms) {
+            self.figures.read_rounds += 1;
+            self.outputs.push(Output::Read { context });
+        }
+    }
+
+    fn take_snapshot(&mut self) {
+        let due = self.snapshots.bytes >= self.settings.snapshot_bytes
+            || self.snapshots.commands >= self.settings.snapshot_commands
+            || self.snapshots.wanted;
+        if !due || self.snapshots.running || self.snapshots.term == 0 {
+            return;
+        }
+        let (index, term) = (self.state.applied_index(), self.snapshots.term);
+        self.snapshots = Snapshots { running: true, term, ..Snapshots::default() };
+        self.outputs.push(Output::Snapshot { index, term, state: Box::new(self.state.clone()) });
+    }
+
+    pub(crate) fn respond(&mut self, call: CallId, response: call_response::Response) {
+        if self.calls.contains(call) {
+            self.outputs.push(Output::Respond { call, response });
+        }
+    }
+
+    /// Answers a unary call.
+    pub(crate) fn reply(&mut self, call: CallId, response: call_response::Response) {
+        self.respond(call, response);
+        self.finish(call, Ok(()));
+    }
+
+    pub(crate) fn finish(&mut self, call: CallId, result: Result<(), proto::internal::Refusal>) {
+        if self.calls.remove(call) {
+            self.forget(call);
+            self.outputs.push(Output::Finish { call, result });
+        }
+    }
+
+    fn hang_up(&mut self, call: CallId) {
+        if self.calls.remove(call) {
+            self.forget(call);
+        }
+        self.parked.retain(|(parked, ..)| *parked != call);
+    }
+
+    fn forget(&mut self, call: CallId) {
+        self.sessions.detach(call);
+        self.watches.remove(call);
+        self.logs.remove(call);
+    }
+
+    pub(crate) fn count_grants(&mut self, tasks: u64) {
+        self.figures.granted_tasks += tasks;
+    }
+}

@@ -1,0 +1,472 @@
+//! Calls of clients: writes become commands, reads wait for a round of leadership, outcomes become answers.
+
+use bytes::Bytes;
+use prost::Message;
+use proto::internal::{
+    Caller, CancelTasks, DrainWorker, Mark, MarkResponse, PutBlob, Refusal, Request, RetryTasks, SetHold, SubmitJobs,
+    call_request, call_response::Response, command::Command, dependency::On,
+};
+use proto::v1::{self, IndexRange, JobState, Role};
+use scheduler::{JobFilter, Outcome, Rejection, State};
+
+use crate::{
+    CallId, allows,
+    core::Core,
+    limits,
+    logs::task_not_found,
+    proposals::Waiter,
+    reads::Reader,
+    refusal::{self, invalid},
+    submission,
+};
+
+impl Core {
+    /// Takes up a call, once this coordinator leads.
+    pub(crate) fn open(&mut self, call: CallId, caller: Caller, request: call_request::Request) {
+        use call_request::Request as Asked;
+        if !allows(&request).contains(&Role::try_from(caller.role).unwrap_or_default()) {
+            let message = "this certificate's role may not make this call";
+            let refused =
+                refusal::refusal(refusal::Code::PermissionDenied, "WRONG_ROLE", message, "use another certificate");
+            return self.finish(call, Err(refused));
+        }
+        let proposed = match request {
+            Asked::SubmitJob(request) => self.submit_one(call, &caller, request),
+            Asked::SubmitJobs(request) => self.submit_many(call, &caller, request),
+            Asked::UploadBlob(request) => self.upload_blob(call, request),
+            Asked::CancelJob(request) => self.cancel(call, &caller, request),
+            Asked::RetryJob(request) => self.retry(call, &caller, request),
+            Asked::HoldJob(v1::HoldJobRequest { request_id, job_id }) => {
+                self.set_hold(call, &caller, request_id, job_id, true)
+            }
+            Asked::ReleaseJob(v1::ReleaseJobRequest { request_id, job_id }) => {
+                self.set_hold(call, &caller, request_id, job_id, false)
+            }
+            Asked::DrainWorker(request) => self.drain_worker(call, &caller, request),
+            Asked::Mark(_) => {
+                self.proposals.push_urgent(Command::Mark(Mark {}), Waiter::Mark(call));
+                Ok(())
+            }
+            Asked::WorkerConnect(_) => {
+                self.worker_connected(call, caller.name);
+                Ok(())
+            }
+            Asked::TransferLeader(_) => {
+                let message = "leadership is not the core's to move";
+                Err(refusal::refusal(refusal::Code::FailedPrecondition, "NOT_HERE", message, ""))
+            }
+            Asked::PlanJobs(_)
+            | Asked::GetJob(_)
+            | Asked::ListJobs(_)
+            | Asked::ListTasks(_)
+            | Asked::ListOutputs(_)
+            | Asked::ExplainJob(_)
+            | Asked::WatchJobs(_)
+            | Asked::ReadLogs(_)
+            | Asked::GetQueue(_)
+            | Asked::ListQueues(_)
+            | Asked::GetWorker(_)
+            | Asked::ListWorkers(_)
+            | Asked::FetchBlob(_) => {
+                self.reads.push(Reader::Query { call, caller, request });
+                Ok(())
+            }
+        };
+        if let Err(refused) = proposed {
+            self.finish(call, Err(refused));
+        }
+    }
+
+    fn propose_for(&mut self, command: Command, waiter: Waiter) -> Result<(), Refusal> {
+        self.proposals.push(command, waiter).map_err(|()| refusal::overloaded("writes"))
+    }
+
+    fn submit_one(&mut self, call: CallId, caller: &Caller, request: v1::SubmitJobRequest) -> Result<(), Refusal> {
+        let spec = request.spec.ok_or_else(|| invalid("spec", "the job is missing", "send a JobSpec"))?;
+        let request = v1::SubmitJobsRequest { request_id: request.request_id, specs: vec![spec], edges: Vec::new() };
+        let command = self.submission(caller, request)?;
+        self.propose_for(command, Waiter::Job(call))
+    }
+
+    fn submit_many(&mut self, call: CallId, caller: &Caller, request: v1::SubmitJobsRequest) -> Result<(), Refusal> {
+        let command = self.submission(caller, request)?;
+        self.propose_for(command, Waiter::Jobs(call))
+    }
+
+    fn submission(&self, caller: &Caller, mut request: v1::SubmitJobsRequest) -> Result<Command, Refusal> {
+        if request.specs.is_empty() || request.specs.len() > limits::JOBS_PER_SUBMIT {
+            let message = format!("{} jobs in one submit, 1 to {}", request.specs.len(), limits::JOBS_PER_SUBMIT);
+            return Err(invalid("specs", message, "split them into several submits"));
+        }
+        let id = std::mem::take(&mut request.request_id);
+        let stamp = stamp(caller, id, &request);
+        let mut jobs = Vec::with_capacity(request.specs.len());
+        for spec in request.specs {
+            let job = submission::read(spec)?;
+            self.check_feasible(job.resources.as_ref())?;
+            jobs.push(job);
+        }
+        for edge in request.edges {
+            let known = edge.from < edge.to && (edge.to as usize) < jobs.len();
+            if !known {
+                let message = format!("the edge from {} to {} is not from an earlier job", edge.from, edge.to);
+                return Err(invalid("edges", message, "put jobs behind those that they wait for"));
+            }
+            let on = Some(On::Position(edge.from));
+            jobs[edge.to as usize].after.push(proto::internal::Dependency { on, condition: edge.condition });
+        }
+        let command = SubmitJobs { request: Some(stamp), jobs };
+        if command.encoded_len() > limits::COMMAND_BYTES {
+            let message = format!("the jobs take {} bytes, {} at most", command.encoded_len(), limits::COMMAND_BYTES);
+            return Err(invalid("specs", message, "split them into several submits"));
+        }
+        Ok(Command::SubmitJobs(command))
+    }
+
+    fn check_feasible(&self, resources: Option<&v1::Resources>) -> Result<(), Refusal> {
+        let Some(resources) = resources.filter(|_| !self.settings.pools.is_empty()) else { return Ok(()) };
+        scheduler::feasible(resources, &self.settings.pools).map_err(|message| {
+            let hint = "ask for less, or add a pool with larger workers";
+            refusal::refusal(refusal::Code::FailedPrecondition, refusal::INFEASIBLE, message, hint)
+        })
+    }
+
+    fn upload_blob(&mut self, call: CallId, request: v1::UploadBlobRequest) -> Result<(), Refusal> {
+        if request.data.is_empty() || request.data.len() > limits::BLOB_BYTES {
+            let message = format!("{} bytes, 1 to {}", request.data.len(), limits::BLOB_BYTES);
+            return Err(invalid("data", message, "split it into several blobs"));
+        }
+        self.propose_for(Command::PutBlob(PutBlob { data: request.data }), Waiter::Blob(call))
+    }
+
+    fn cancel(&mut self, call: CallId, caller: &Caller, mut request: v1::CancelJobRequest) -> Result<(), Refusal> {
+        if request.reason.len() > 1_024 {
+            return Err(invalid("reason", "the reason has more than 1024 bytes", "shorten it"));
+        }
+        let id = std::mem::take(&mut request.request_id);
+        let stamp = stamp(caller, id, &request);
+        let tasks = self.select(request.job_id, &request.ranges)?;
+        let command = CancelTasks { request: Some(stamp), job_id: request.job_id, tasks, reason: request.reason };
+        self.propose_for(Command::CancelTasks(command), Waiter::Cancel(call))
+    }
+
+    fn retry(&mut self, call: CallId, caller: &Caller, mut request: v1::RetryJobRequest) -> Result<(), Refusal> {
+        if let Some(changed) = &request.resources {
+            let now = self.state.submission(request.job_id).map(|view| view.resources).unwrap_or_default();
+            let pick = |new: u64, old: u64| if new == 0 { old } else { new };
+            let resources = v1::Resources {
+                cpu_milli: pick(changed.cpu_milli, now.cpu_milli),
+                memory_mib: pick(changed.memory_mib, now.memory_mib),
+                gpus: if changed.gpus == 0 { now.gpus } else { changed.gpus },
+                scratch_gib: pick(changed.scratch_gib, now.scratch_gib),
+            };
+            self.check_feasible(Some(&resources))?;
+        }
+        let id = std::mem::take(&mut request.request_id);
+        let stamp = stamp(caller, id, &request);
+        let tasks = self.select(request.job_id, &request.ranges)?;
+        let command = RetryTasks {
+            request: Some(stamp),
+            job_id: request.job_id,
+            tasks,
+            failed_only: request.failed_only,
+            resources: request.resources,
+        };
+        self.propose_for(Command::RetryTasks(command), Waiter::Job(call))
+    }
+
+    /// The ordinals of a selection. A job that isn't in the state yet may be in an entry on its way: the rules say then.
+    fn select(&self, job: u64, ranges: &[IndexRange]) -> Result<Vec<proto::internal::OrdinalRange>, Refusal> {
+        if ranges.is_empty() {
+            return Ok(Vec::new());
+        }
+        let known = self.state.ranges(job).ok_or_else(|| refusal::job_not_found(job))?;
+        proto::ranges::select(known, ranges).map_err(|index| task_not_found(job, index))
+    }
+
+    fn set_hold(
+        &mut self,
+        call: CallId,
+        caller: &Caller,
+        request_id: String,
+        job_id: u64,
+        hold: bool,
+    ) -> Result<(), Refusal> {
+        let content = v1::HoldJobRequest { request_id: hold.to_string(), job_id };
+        let stamp = stamp(caller, request_id, &content);
+        let command = SetHold { request: Some(stamp), job_id, hold };
+        self.propose_for(Command::SetHold(command), Waiter::Job(call))
+    }
+
+    fn drain_worker(
+        &mut self,
+        call: CallId,
+        caller: &Caller,
+        mut request: v1::DrainWorkerRequest,
+    ) -> Result<(), Refusal> {
+        let id = std::mem::take(&mut request.request_id);
+        let stamp = stamp(caller, id, &request);
+        let command = DrainWorker { request: Some(stamp), worker: request.name, reason: request.reason };
+        self.propose_for(Command::DrainWorker(command), Waiter::Drain(call))
+    }
+
+    /// An applied command's outcome goes to whoever waits for it.
+    pub(crate) fn decided(&mut self, waiter: Waiter, outcome: Result<Outcome, Rejection>) {
+        match waiter {
+            Waiter::Nobody => {}
+            Waiter::Plan => self.planning.settled(),
+            Waiter::OpenSession(call) => self.session_opened(call, outcome),
+            Waiter::Resume(call) => self.session_resumed(call),
+            Waiter::Report { call } => self.report_decided(call, outcome),
+            Waiter::Renewal { call, session, nonce } => self.silence_cleared(call, session, nonce),
+            Waiter::Job(call)
+            | Waiter::Jobs(call)
+            | Waiter::Blob(call)
+            | Waiter::Cancel(call)
+            | Waiter::Drain(call)
+            | Waiter::Mark(call) => match outcome {
+                Ok(outcome) => self.answer_write(call, &waiter, outcome),
+                Err(rejection) => self.finish(call, Err(refusal::rejected(&rejection))),
+            },
+        }
+    }
+
+    fn answer_write(&mut self, call: CallId, waiter: &Waiter, outcome: Outcome) {
+        let response = match outcome {
+            Outcome::Jobs { first, count, duplicate } => {
+                let jobs = (first..first + u64::from(count)).filter_map(|job| self.state.job(job));
+                let mut jobs: Vec<v1::Job> = jobs.map(|job| v1::Job { duplicate, ..job }).collect();
+                if matches!(waiter, Waiter::Jobs(_)) {
+                    Some(Response::SubmitJobs(v1::SubmitJobsResponse { jobs }))
+                } else {
+                    jobs.pop().map(Response::Job)
+                }
+            }
+            Outcome::Job(job) => self.state.job(job).map(Response::Job),
+            Outcome::Blob(hash) => {
+                let hash = Bytes::copy_from_slice(&hash);
+                Some(Response::UploadBlob(v1::UploadBlobResponse { hash }))
+            }
+            Outcome::Cancelled { job, count, note } => {
+                let job = self.state.job(job);
+                Some(Response::CancelJob(v1::CancelJobResponse { job, cancelled: count, note }))
+            }
+            Outcome::Worker(name) => self.state.worker(&name).map(Response::Worker),
+            Outcome::Nothing | Outcome::Count(_) if matches!(waiter, Waiter::Mark(_)) => {
+                Some(Response::Mark(MarkResponse { index: self.applied_index() }))
+            }
+            Outcome::Nothing | Outcome::Count(_) | Outcome::Session(_) | Outcome::Reported { .. } => None,
+        };
+        match response {
+            Some(response) => self.reply(call, response),
+            // What was repeated long after is not in the state any more.
+            None => {
+                let refused = refusal::not_found("", "what this request made is gone", "list what there is");
+                self.finish(call, Err(refused));
+            }
+        }
+    }
+
+    /// A command whose fate is not known here any more.
+    pub(crate) fn abandon(&mut self, waiter: Waiter) {
+        match waiter {
+            Waiter::Nobody | Waiter::Renewal { .. } => {}
+            Waiter::Plan => self.planning.settled(),
+            Waiter::Job(call)
+            | Waiter::Jobs(call)
+            | Waiter::Blob(call)
+            | Waiter::Cancel(call)
+            | Waiter::Drain(call)
+            | Waiter::Mark(call)
+            | Waiter::OpenSession(call)
+            | Waiter::Resume(call)
+            // The worker comes back and is told from where to send again.
+            | Waiter::Report { call } => self.finish(call, Err(refusal::leader_changed())),
+        }
+    }
+
+    /// Answers a read from the state as it is now.
+    pub(crate) fn answer(&mut self, call: CallId, caller: &Caller, request: call_request::Request) {
+        use call_request::Request as Asked;
+        if !self.calls.contains(call) {
+            return;
+        }
+        let answer = match request {
+            Asked::WatchJobs(request) => return self.begin_watch(call, request),
+            Asked::ReadLogs(request) => return self.read_logs(call, &request),
+            Asked::FetchBlob(request) => return self.fetch_blob(call, &request),
+            Asked::PlanJobs(request) => self.plan_jobs(request).map(Response::PlanJobs),
+            Asked::GetJob(request) => self.get_job(caller, &request).map(Response::Job),
+            Asked::ListJobs(request) => list_jobs(&self.state, caller, request).map(Response::ListJobs),
+            Asked::ListTasks(request) => list_tasks(&self.state, &request).map(Response::ListTasks),
+            Asked::ListOutputs(request) => list_outputs(&self.state, &request).map(Response::ListOutputs),
+            Asked::ExplainJob(request) => self.explain(&request).map(Response::Explanation),
+            Asked::GetQueue(request) => {
+                let hint = "see the queues with `millgrid queue ls`";
+                let missing = || refusal::not_found("name", format!("queue `{}` doesn't exist", request.name), hint);
+                self.state.queue(&request.name).map(Response::Queue).ok_or_else(missing)
+            }
+            Asked::ListQueues(_) => {
+                let queues = self.state.queues();
+                Ok(Response::ListQueues(v1::ListQueuesResponse { queues, next_page_token: String::new() }))
+            }
+            Asked::GetWorker(request) => {
+                let hint = "see the workers with `millgrid worker ls`";
+                let missing = || refusal::not_found("name", format!("worker `{}` doesn't exist", request.name), hint);
+                self.state.worker(&request.name).map(Response::Worker).ok_or_else(missing)
+            }
+            Asked::ListWorkers(request) => Ok(Response::ListWorkers(list_workers(&self.state, &request))),
+            // Writes never wait for a read.
+            Asked::SubmitJob(_)
+            | Asked::SubmitJobs(_)
+            | Asked::UploadBlob(_)
+            | Asked::CancelJob(_)
+            | Asked::RetryJob(_)
+            | Asked::HoldJob(_)
+            | Asked::ReleaseJob(_)
+            | Asked::DrainWorker(_)
+            | Asked::WorkerConnect(_)
+            | Asked::Mark(_)
+            | Asked::TransferLeader(_) => return,
+        };
+        match answer {
+            Ok(response) => self.reply(call, response),
+            Err(refused) => self.finish(call, Err(refused)),
+        }
+    }
+
+    fn begin_watch(&mut self, call: CallId, request: v1::WatchJobsRequest) {
+        if request.job_ids.is_empty() || request.job_ids.len() > limits::WATCHED_JOBS {
+            let message = format!("{} jobs in one watch, 1 to {}", request.job_ids.len(), limits::WATCHED_JOBS);
+            return self.finish(call, Err(invalid("job_ids", message, "open several watches")));
+        }
+        self.watch(call, request);
+    }
+
+    fn get_job(&self, caller: &Caller, request: &v1::GetJobRequest) -> Result<v1::Job, Refusal> {
+        let id = if request.last {
+            let missing = || refusal::not_found("last", "you have not submitted a job yet", "submit one first");
+            self.state.newest_job_of(&caller.name).ok_or_else(missing)?
+        } else {
+            request.job_id
+        };
+        let mut job = self.state.job(id).ok_or_else(|| refusal::job_not_found(id))?;
+        let spec = self.state.spec(id).zip(self.state.submission(id));
+        job.spec = spec.and_then(|(spec, view)| submission::write(&spec, &view));
+        Ok(job)
+    }
+
+    fn explain(&self, request: &v1::ExplainJobRequest) -> Result<v1::Explanation, Refusal> {
+        let ranges = self.state.ranges(request.job_id).ok_or_else(|| refusal::job_not_found(request.job_id))?;
+        let ordinal = match request.index {
+            Some(index) => {
+                Some(proto::ranges::ordinal_of(ranges, index).ok_or_else(|| task_not_found(request.job_id, index))?)
+            }
+            None => None,
+        };
+        let explanation = self.state.explain(request.job_id, ordinal, &self.settings.pools);
+        explanation.ok_or_else(|| refusal::job_not_found(request.job_id))
+    }
+
+    fn plan_jobs(&self, request: v1::PlanJobsRequest) -> Result<v1::PlanJobsResponse, Refusal> {
+        let mut plans = Vec::with_capacity(request.specs.len());
+        for spec in request.specs.into_iter().take(limits::JOBS_PER_SUBMIT) {
+            let job = submission::read(spec)?;
+            plans.push(self.state.plan_job(&job, &self.settings.pools));
+        }
+        Ok(v1::PlanJobsResponse { plans })
+    }
+}
+
+/// Who asks, under which id, and for what, so that a repeat is known as one.
+fn stamp(caller: &Caller, id: String, content: &impl Message) -> Request {
+    let hash = blake3::hash(&content.encode_to_vec());
+    Request { owner: caller.name.clone(), id, payload_hash: Bytes::copy_from_slice(hash.as_bytes()) }
+}
+
+fn page_size(asked: u32, default: usize) -> usize {
+    if asked == 0 { default } else { (asked as usize).min(limits::PAGE_SIZE) }
+}
+
+fn page_start<T: std::str::FromStr>(token: &str) -> Result<Option<T>, Refusal> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let malformed = |_| invalid("page_token", format!("`{token}` is no page token"), "begin again without one");
+    token.parse().map(Some).map_err(malformed)
+}
+
+fn token<T: ToString>(next: Option<T>) -> String {
+    next.map(|next| next.to_string()).unwrap_or_default()
+}
+
+fn list_jobs(state: &State, caller: &Caller, request: v1::ListJobsRequest) -> Result<v1::ListJobsResponse, Refusal> {
+    let before = page_start(&request.page_token)?;
+    let states: Vec<JobState> = request.states().collect();
+    let created_after_ms =
+        request.created_after.as_ref().map(|time| time.seconds * 1_000 + i64::from(time.nanos / 1_000_000));
+    let filter = JobFilter {
+        owner: (!request.all).then(|| caller.name.clone()),
+        ended: request.all,
+        states,
+        queue: request.queue,
+        labels: request.labels,
+        created_after_ms,
+    };
+    let limit = page_size(request.page_size, limits::DEFAULT_PAGE_SIZE);
+    let (jobs, next) = state.jobs(&filter, before, limit);
+    Ok(v1::ListJobsResponse { jobs, next_page_token: token(next) })
+}
+
+fn list_tasks(state: &State, request: &v1::ListTasksRequest) -> Result<v1::ListTasksResponse, Refusal> {
+    let missing = || refusal::job_not_found(request.job_id);
+    let ranges = state.ranges(request.job_id).ok_or_else(missing)?;
+    let selection =
+        proto::ranges::select(ranges, &request.ranges).map_err(|index| task_not_found(request.job_id, index))?;
+    let states: Vec<v1::TaskState> = request.states().collect();
+    let from = page_start(&request.page_token)?.unwrap_or(0);
+    let limit = page_size(request.page_size, limits::PAGE_SIZE);
+    let (tasks, next) =
+        state.tasks(request.job_id, &selection, &states, request.attempts, from, limit).ok_or_else(missing)?;
+    Ok(v1::ListTasksResponse { tasks, next_page_token: token(next) })
+}
+
+fn list_outputs(state: &State, request: &v1::ListOutputsRequest) -> Result<v1::ListOutputsResponse, Refusal> {
+    let missing = || refusal::job_not_found(request.job_id);
+    let ranges = state.ranges(request.job_id).ok_or_else(missing)?;
+    let selection =
+        proto::ranges::select(ranges, &request.ranges).map_err(|index| task_not_found(request.job_id, index))?;
+    let from = page_start(&request.page_token)?.unwrap_or(0);
+    let limit = page_size(request.page_size, limits::PAGE_SIZE);
+    let succeeded = [v1::TaskState::Succeeded];
+    let (tasks, next) = state.tasks(request.job_id, &selection, &succeeded, false, from, limit).ok_or_else(missing)?;
+    let mut objects = Vec::new();
+    for task in tasks {
+        let ordinal = proto::ranges::ordinal_of(ranges, task.index);
+        let Some((attempt, manifest, etags)) = ordinal.and_then(|ordinal| state.published(request.job_id, ordinal))
+        else {
+            continue;
+        };
+        for (position, entry) in manifest.entries.into_iter().enumerate() {
+            objects.push(v1::OutputObject {
+                index: task.index,
+                attempt,
+                path: entry.path,
+                url: format!("s3://{}/{}", entry.bucket, entry.key),
+                size: entry.size,
+                etag: etags.get(position).cloned().unwrap_or_default(),
+            });
+        }
+    }
+    Ok(v1::ListOutputsResponse { objects, next_page_token: token(next) })
+}
+
+fn list_workers(state: &State, request: &v1::ListWorkersRequest) -> v1::ListWorkersResponse {
+    let limit = page_size(request.page_size, limits::PAGE_SIZE);
+    let behind = |worker: &v1::Worker| request.page_token.is_empty() || worker.name > request.page_token;
+    let mut workers: Vec<v1::Worker> = state.workers().into_iter().filter(behind).collect();
+    let more = workers.len() > limit;
+    workers.truncate(limit);
+    let next_page_token = workers.last().filter(|_| more).map(|worker| worker.name.clone()).unwrap_or_default();
+    v1::ListWorkersResponse { workers, next_page_token }
+}

@@ -1,0 +1,63 @@
+//! Every bound of a coordinator's soft state, in one place. What bounds the replicated state is in
+//! `scheduler::limits`.
+
+/// Entries proposed and not yet applied. More would only make each smaller: what waits joins the next one.
+pub const FLYING_ENTRIES: usize = 8;
+
+/// Bytes of commands in one entry, below [`proto::entry::MAX_BYTES`] by what the entry itself needs.
+pub const ENTRY_BYTES: usize = proto::entry::MAX_BYTES - 64;
+
+/// Bytes of commands that wait for an entry. Above it submits are refused; reports of workers never are.
+pub const WAITING_BYTES: usize = 64 << 20;
+
+/// Bytes of one encoded command; what a client could send that is larger is refused with the field's name.
+pub const COMMAND_BYTES: usize = ENTRY_BYTES;
+
+/// Encoded bytes of one job's spec, its script included.
+pub const SPEC_BYTES: usize = 256 << 10;
+
+/// Bytes of one blob.
+pub const BLOB_BYTES: usize = 256 << 10;
+
+/// Jobs in one atomic submit.
+pub const JOBS_PER_SUBMIT: usize = 1_000;
+
+/// Jobs in one watch.
+pub const WATCHED_JOBS: usize = 1_000;
+
+/// Messages of one watch or log that its caller has not taken yet; then it waits, and later changes are joined.
+pub const UNTAKEN_MESSAGES: u32 = 16;
+
+/// Calls that are open at one time, relayed ones included.
+pub const OPEN_CALLS: usize = 100_000;
+
+/// Calls that wait for a new leader to apply the first entry of its term.
+pub const PARKED_CALLS: usize = 20_000;
+
+/// Changed jobs and runs of tasks that are kept for watches which come back with a token.
+pub const RECENT_CHANGES: usize = 200_000;
+
+/// Specs that the leader takes a worker's connection to remember: the newest ones sent. A worker keeps at least four
+/// times as many.
+pub const SPECS_PER_CONNECTION: usize = 256;
+
+/// Decoded specs and split blobs kept for rendering grants.
+pub const CACHED_SPECS: usize = 1_024;
+
+/// Steps of one plan (see `scheduler::plan`).
+pub const PLAN_STEPS: usize = 20_000;
+
+/// Bytes of one piece of a log.
+pub const LOG_PIECE_BYTES: u32 = 64 << 10;
+
+/// Jobs or tasks on one page.
+pub const PAGE_SIZE: usize = 1_000;
+
+/// Jobs on one page when the request doesn't say.
+pub const DEFAULT_PAGE_SIZE: usize = 50;
+
+/// Milliseconds between two rounds that confirm leadership for renewals.
+pub const RENEWAL_ROUND_MS: u64 = 100;
+
+/// Milliseconds until a round that was not confirmed is begun anew.
+pub const READ_ROUND_MS: u64 = 1_000;
