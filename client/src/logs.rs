@@ -1,0 +1,159 @@
+//! What a task wrote, read through any number of broken connections, each byte once.
+
+use bytes::Bytes;
+use proto::v1::{LogStream, ReadLogsRequest, ReadLogsResponse, job_service_client::JobServiceClient};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tonic::Streaming;
+
+use crate::{Connection, Error, Grid, backoff::Pauses, error::Trouble};
+
+/// Some bytes of a task's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Standard output or standard error.
+    pub stream: LogStream,
+    /// Number of the attempt that wrote it.
+    pub attempt: u32,
+    /// Of the first byte.
+    pub offset: u64,
+    /// May be empty, at an end or where bytes were lost.
+    pub data: Bytes,
+    /// Bytes behind these that died with their worker.
+    pub lost_bytes: u64,
+    /// No more will come of this stream of this attempt.
+    pub end: bool,
+}
+
+/// The log of one task.
+pub struct Logs {
+    grid: Grid,
+    request: ReadLogsRequest,
+    open: Option<(Connection, Streaming<ReadLogsResponse>)>,
+    pauses: Pauses,
+    /// Whether the open stream was asked for one attempt although its caller wants all that follow.
+    narrowed: bool,
+    /// Of the attempt that was read last.
+    attempt: u32,
+    stdout: Position,
+    stderr: Position,
+}
+
+/// How far a stream of the present attempt was read.
+#[derive(Clone, Copy, Default)]
+struct Position {
+    /// Of the next byte; none when nothing came yet.
+    next: Option<u64>,
+    ended: bool,
+}
+
+impl Logs {
+    pub(crate) fn new(grid: Grid, request: ReadLogsRequest) -> Self {
+        let pauses = grid.pauses();
+        let (stdout, stderr) = (Position::default(), Position::default());
+        Self { grid, request, open: None, pauses, narrowed: false, attempt: 0, stdout, stderr }
+    }
+
+    /// The next piece; none at the end. Waits through any outage until the grid's deadline
+    /// ([`Grid::until`]), else for ever.
+    pub async fn next(&mut self) -> Result<Option<Piece>, Error> {
+        let started = Instant::now();
+        loop {
+            let deadline = self.grid.deadline();
+            let request = self.resumed();
+            let (connection, stream) = match &mut self.open {
+                Some(open) => open,
+                closed => {
+                    self.narrowed = request.attempt != self.request.attempt;
+                    closed.insert(open(&self.grid, request).await?)
+                }
+            };
+            let message = match deadline {
+                None => stream.message().await,
+                Some(deadline) => match timeout_at(deadline, stream.message()).await {
+                    Ok(message) => message,
+                    Err(_) => {
+                        let waited = started.elapsed();
+                        return Err(Error::TimedOut { waited, request_id: String::new() });
+                    }
+                },
+            };
+            match message {
+                Ok(Some(message)) => {
+                    self.pauses = self.grid.pauses();
+                    match self.take(message) {
+                        Some(piece) => return Ok(Some(piece)),
+                        None => continue,
+                    }
+                }
+                Ok(None) if self.narrowed && self.request.follow => {
+                    // The attempt that was resumed is read to its end; there may be a later one.
+                    (self.stdout.ended, self.stderr.ended) = (true, true);
+                    self.narrowed = false;
+                    self.open = Some(open(&self.grid, self.request.clone()).await?);
+                    continue;
+                }
+                Ok(None) => return Ok(None),
+                Err(status) => {
+                    if let Trouble::Final(answer) = Trouble::from_status(&status, "") {
+                        return Err(Error::Refused(*answer));
+                    }
+                }
+            }
+            self.grid.discard(connection).await;
+            self.open = None;
+            let wake = Instant::now() + self.pauses.next_pause();
+            sleep_until(deadline.map_or(wake, |deadline| wake.min(deadline))).await;
+        }
+    }
+
+    /// The request that goes on where this one stands.
+    fn resumed(&self) -> ReadLogsRequest {
+        let from = |position: Position, asked: i64| position.next.map_or(asked, |next| next as i64);
+        let mut request = self.request.clone();
+        request.stdout_offset = from(self.stdout, request.stdout_offset);
+        request.stderr_offset = from(self.stderr, request.stderr_offset);
+        // Offsets hold for the attempt that was being read alone.
+        if self.attempt != 0 {
+            request.attempt = self.attempt;
+        }
+        request
+    }
+
+    /// Drops what was read before, and keeps account.
+    fn take(&mut self, message: ReadLogsResponse) -> Option<Piece> {
+        if message.attempt < self.attempt {
+            return None;
+        }
+        if message.attempt > self.attempt {
+            self.attempt = message.attempt;
+            (self.stdout, self.stderr) = (Position::default(), Position::default());
+        }
+        let stream = message.stream();
+        let position = match stream {
+            LogStream::Stdout => &mut self.stdout,
+            LogStream::Stderr => &mut self.stderr,
+            LogStream::Unspecified => return None,
+        };
+        if position.ended {
+            return None;
+        }
+        let known = position.next.unwrap_or(message.offset).saturating_sub(message.offset);
+        let data = Bytes::from(message.data);
+        let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(data.len());
+        let data = data.slice(skipped..);
+        let offset = message.offset + skipped as u64;
+        position.next = Some(offset + data.len() as u64 + message.lost_bytes);
+        position.ended = message.end;
+        let nothing = data.is_empty() && message.lost_bytes == 0 && !message.end;
+        let (attempt, lost_bytes, end) = (message.attempt, message.lost_bytes, message.end);
+        (!nothing).then_some(Piece { stream, attempt, offset, data, lost_bytes, end })
+    }
+}
+
+async fn open(grid: &Grid, request: ReadLogsRequest) -> Result<(Connection, Streaming<ReadLogsResponse>), Error> {
+    let attempt = |channel| {
+        let request = request.clone();
+        async move { JobServiceClient::new(channel).read_logs(request).await }
+    };
+    grid.call_until(grid.deadline(), "", attempt).await
+}
