@@ -1,0 +1,128 @@
+//! A directory on a disk.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{Advice, FlockOperation, fadvise, flock};
+
+use super::{Volume, failed, sync_failed};
+use crate::Failure;
+
+/// A directory on a disk, locked against other processes while it is open.
+#[derive(Debug)]
+pub struct FileVolume {
+    path: PathBuf,
+    directory: File,
+    open: BTreeMap<String, File>,
+}
+
+impl FileVolume {
+    /// Opens a directory, and makes it if need be; its parent has to exist.
+    ///
+    /// # Errors
+    /// [`Failure::InUse`] while another process, or another volume of this one, has it open.
+    pub fn open(path: &Path) -> Result<FileVolume, Failure> {
+        match fs::create_dir(path) {
+            Ok(()) => {
+                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let parent_directory = File::open(parent).map_err(failed("open", parent.to_owned()))?;
+                parent_directory.sync_all().map_err(sync_failed(parent.to_owned()))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed("create", path.to_owned())(error)),
+        }
+        let directory = File::open(path).map_err(failed("open", path.to_owned()))?;
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(FileVolume { path: path.to_owned(), directory, open: BTreeMap::new() }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::InUse { path: path.to_owned() }),
+            Err(error) => Err(failed("lock", path.to_owned())(error.into())),
+        }
+    }
+
+    /// The file's handle for appending; kept open, because a log syncs the same file thousands of times a second.
+    fn handle(&mut self, name: &str) -> io::Result<&File> {
+        if !self.open.contains_key(name) {
+            let file = OpenOptions::new().append(true).open(self.path.join(name))?;
+            self.open.insert(name.to_owned(), file);
+        }
+        self.open.get(name).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Volume for FileVolume {
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<()> {
+        let file = OpenOptions::new().append(true).create_new(true).open(self.path.join(name))?;
+        self.open.insert(name.to_owned(), file);
+        Ok(())
+    }
+
+    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.handle(name)?.write_all(bytes)
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        self.handle(name)?.sync_data()
+    }
+
+    fn sync_directory(&mut self) -> io::Result<()> {
+        self.directory.sync_all()
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))?;
+        self.open.remove(to);
+        if let Some(file) = self.open.remove(from) {
+            self.open.insert(to.to_owned(), file);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.open.remove(name);
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn length(&self, name: &str) -> io::Result<u64> {
+        Ok(fs::metadata(self.path.join(name))?.len())
+    }
+
+    fn read(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let file = File::open(self.path.join(name))?;
+        let available = file.metadata()?.len().saturating_sub(offset);
+        let mut bytes = vec![0; length.min(usize::try_from(available).unwrap_or(usize::MAX))];
+        file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
+    fn forget_cached(&mut self, name: &str) -> io::Result<()> {
+        let file = File::open(self.path.join(name))?;
+        match fadvise(&file, 0, None, Advice::DontNeed) {
+            // File systems in memory know no advice, and have nothing behind the cache to read.
+            Ok(()) | Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOSYS) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.path.clone() } else { self.path.join(name) }
+    }
+}
