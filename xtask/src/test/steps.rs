@@ -1,0 +1,208 @@
+//! The steps of `cargo xtask test`.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use super::{Tally, leftovers};
+use crate::{
+    process::{self, Ended, Interrupt},
+    tidy,
+    workspace::Workspace,
+};
+
+/// What each step is given.
+pub struct Surroundings<'a> {
+    /// The repository.
+    pub workspace: &'a Workspace,
+    /// Whether to stop.
+    pub interrupt: &'a Interrupt,
+    /// A folder for what the steps print.
+    pub logs: &'a Path,
+    /// Which tests, by name.
+    pub filter: Option<&'a str>,
+}
+
+/// A step.
+pub struct Step {
+    /// As for `--only`.
+    pub name: &'static str,
+    /// What it shows.
+    pub about: &'static str,
+    /// Does it. An error is a failure.
+    pub run: fn(&Surroundings) -> anyhow::Result<Tally>,
+}
+
+/// In the order of how soon they tell something.
+pub const STEPS: [Step; 7] = [
+    Step { name: "tidy", about: "layers, purity, length, leftovers", run: tidy },
+    Step { name: "fmt", about: "cargo fmt --check", run: fmt },
+    Step { name: "clippy", about: "cargo clippy, warnings denied", run: clippy },
+    Step { name: "build", about: "the programs", run: build },
+    Step { name: "units", about: "the tests of every crate", run: units },
+    Step { name: "e2e", about: "real processes, driven through the command line", run: e2e },
+    Step { name: "simulation", about: "a grid on one thread, with faults", run: simulation },
+];
+
+/// No step may hang a build for ever; all together stay below the three quarters of an hour that CI has.
+const LIMIT: Duration = Duration::from_secs(25 * 60);
+
+/// More of a failed step's output than this is only in its file.
+const MOST_LINES: usize = 400;
+
+/// Simulated minutes in the tests: some seconds.
+const MINUTES: &str = "20";
+
+fn tidy(surroundings: &Surroundings) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
+    for finding in tidy::check(surroundings.workspace)? {
+        if finding.broken.is_empty() {
+            tally.passed += 1;
+            continue;
+        }
+        tally.failed += 1;
+        println!("   broken: {}", finding.rule);
+        for broken in finding.broken {
+            println!("     {broken}");
+        }
+    }
+    Ok(tally)
+}
+
+fn fmt(surroundings: &Surroundings) -> anyhow::Result<Tally> {
+    plain(surroundings, "fmt", surroundings.workspace.cargo(["fmt", "--all", "--check"]))
+}
+
+fn clippy(surroundings: &Surroundings) -> anyhow::Result<Tally> {
+    let mut clippy = surroundings.workspace.cargo(["clippy", "--release", "--workspace", "--all-targets", "--locked"]);
+    clippy.args(["--", "-D", "warnings"]);
+    plain(surroundings, "clippy", clippy)
+}
+
+fn build(surroundings: &Surroundings) -> anyhow::Result<Tally> {
+    plain(
+        surroundings,
+        "build",
+        surroundings.workspace.cargo(["build", "--release", "--workspace", "--locked", "--bins"]),
+    )
+}
+
+fn units(surroundings: &Surroundings) -> anyhow::Result<Tally> {
+    let mut units = surroundings.workspace.cargo(["test", "--release", "--workspace", "--locked"]);
+    units.args(["--exclude", "e2e", "--no-fail-fast"]);
+    if let Some(filter) = surroundings.filter {
+        units.args(["--", filter]);
+    }
+    tests(surroundings, "units", units)
+}
+
+fn e2e(surroundings: &Surroundings) -> anyhow::Result<Tally> {
+    let root = tempfile::Builder::new().prefix("millgrid-e2e-").tempdir()?;
+    let mut e2e = surroundings.workspace.cargo(["test", "--release", "--locked", "--package", "e2e", "--no-fail-fast"]);
+    e2e.args(["--"]).args(surroundings.filter);
+    // Tests wait more than they work, but a grid is nine processes: more at once would measure the machine.
+    e2e.args(["--test-threads", "4"]).env("TMPDIR", root.path());
+    let tally = tests(surroundings, "e2e", e2e);
+    // Whatever happened to the tests, no process of theirs outlives them.
+    let left = leftovers::kill(root.path())?;
+    let mut tally = tally?;
+    match left.as_slice() {
+        [] => tally.passed += 1,
+        left => {
+            println!("   left behind, and killed:");
+            left.iter().for_each(|process| println!("     {process}"));
+            tally.failed += 1;
+        }
+    }
+    Ok(tally)
+}
+
+fn simulation(surroundings: &Surroundings) -> anyhow::Result<Tally> {
+    if !surroundings.workspace.has_program("simulation") {
+        println!("   there is no program `simulation` yet");
+        return Ok(Tally::default());
+    }
+    let program = surroundings.workspace.program("simulation");
+    let mut simulation = Command::new(program);
+    simulation.args(["--minutes", MINUTES]);
+    plain(surroundings, "simulation", simulation)
+}
+
+/// One check: the command's exit code.
+fn plain(surroundings: &Surroundings, name: &str, mut command: Command) -> anyhow::Result<Tally> {
+    let (ended, output) = logged(surroundings, name, &mut command)?;
+    if ended == Ended::Success {
+        if name == "simulation" {
+            output.lines().last().into_iter().for_each(|figures| println!("   {figures}"));
+        }
+        return Ok(Tally { passed: 1, failed: 0 });
+    }
+    show(surroundings, name, ended, &output);
+    Ok(Tally { passed: 0, failed: 1 })
+}
+
+/// As many checks as the test programs count.
+fn tests(surroundings: &Surroundings, name: &str, mut command: Command) -> anyhow::Result<Tally> {
+    let (ended, output) = logged(surroundings, name, &mut command)?;
+    let mut tally = count(&output);
+    if ended == Ended::Success {
+        return Ok(tally);
+    }
+    // It did not compile, or a test program died before it could count.
+    tally.failed = tally.failed.max(1);
+    show(surroundings, name, ended, &output);
+    Ok(tally)
+}
+
+fn logged(surroundings: &Surroundings, name: &str, command: &mut Command) -> anyhow::Result<(Ended, String)> {
+    let log = surroundings.logs.join(format!("{name}.log"));
+    process::run_into(command, &log, LIMIT, surroundings.interrupt)
+}
+
+/// Adds up what libtest prints at the end of each test program.
+fn count(output: &str) -> Tally {
+    let mut tally = Tally::default();
+    for line in output.lines() {
+        let Some((_, counts)) = line.split_once("test result: ") else { continue };
+        for (number, word) in counts.split([';', '.']).filter_map(|part| part.trim().split_once(' ')) {
+            let Ok(number) = number.parse::<u64>() else { continue };
+            match word {
+                "passed" => tally.passed += number,
+                "failed" => tally.failed += number,
+                _ => {}
+            }
+        }
+    }
+    tally
+}
+
+/// Prints what matters of a failed step.
+fn show(surroundings: &Surroundings, name: &str, ended: Ended, output: &str) {
+    if ended == Ended::TimeLimit {
+        println!("   it ran longer than {} s and was killed", LIMIT.as_secs());
+    }
+    let noise = ["   Compiling ", "    Checking ", "  Downloaded ", " Downloading ", "     Running "];
+    let passed = |line: &str| line.starts_with("test ") && line.ends_with("... ok");
+    let matters = |line: &&str| !noise.iter().any(|word| line.starts_with(word)) && !passed(line);
+    let lines: Vec<&str> = output.lines().filter(matters).collect();
+    let skipped = lines.len().saturating_sub(MOST_LINES);
+    if skipped > 0 {
+        println!("   ... {skipped} lines before");
+    }
+    lines.iter().skip(skipped).for_each(|line| println!("   | {line}"));
+    println!("   all of it: {}", surroundings.logs.join(format!("{name}.log")).display());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_all_test_programs_are_added_up() {
+        let output = "\
+test a ... ok
+test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.10s
+junk
+test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s
+";
+        assert_eq!(count(output), Tally { passed: 15, failed: 2 });
+    }
+}
