@@ -86,7 +86,7 @@ struct Segment {
 impl<V: Volume> Log<V> {
     /// Makes an empty log for a member of `configuration`, in place of whatever unfinished one is there. Durable when
     /// it returns.
-    pub fn create(mut volume: V, owner: &Owner, configuration: &Configuration) -> Result<(), Failure> {
+    pub fn create(mut volume: V, owner: &Owner, configuration: &Configuration) -> Result<V, Failure> {
         for name in volume.names().map_err(failed("list", volume.path("")))? {
             volume.remove(&name).map_err(failed("remove", volume.path(&name)))?;
         }
@@ -108,7 +108,8 @@ impl<V: Volume> Log<V> {
             poisoned: false,
         };
         log.begin_segment(1)?;
-        log.sync()
+        log.sync()?;
+        Ok(log.volume)
     }
 
     /// Opens a log: syncs it, drops the page cache, and reads all of it. A torn tail is cut; whatever was synced is

