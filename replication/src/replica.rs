@@ -21,6 +21,8 @@ mod logger;
 mod reads;
 mod status;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod timeout;
 
 pub use self::guard::Refused;

@@ -1,1 +1,131 @@
+#![allow(clippy::unwrap_used)]
 
+use std::fs;
+
+use proto::v1::{BootstrapRequest, Member};
+
+use super::DataDirectory;
+use crate::{Failure, LogSettings};
+
+fn member(id: u64) -> Member {
+    let port = 7000 + id;
+    Member {
+        id,
+        name: format!("c{id}"),
+        peer_address: format!("127.0.0.1:{port}"),
+        address: format!("https://127.0.0.1:{port}"),
+        ..Member::default()
+    }
+}
+
+fn request() -> BootstrapRequest {
+    BootstrapRequest { cluster_id: "grid".to_owned(), members: vec![member(1), member(2), member(3)] }
+}
+
+fn bootstrapped() -> (tempfile::TempDir, DataDirectory) {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut directory = DataDirectory::open(&temporary.path().join("c2"), "c2", 2).unwrap();
+    directory.bootstrap(&request()).unwrap();
+    (temporary, directory)
+}
+
+#[test]
+fn an_identity_is_given_once() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("c2");
+    let first = DataDirectory::open(&path, "c2", 2).unwrap();
+    assert!(matches!(DataDirectory::open(&path, "c2", 2), Err(Failure::InUse { .. })));
+    drop(first);
+    let again = DataDirectory::open(&path, "c2", 99).unwrap();
+    assert_eq!(again.identity().member_id, 2, "the number drawn now doesn't count");
+    drop(again);
+    assert!(matches!(DataDirectory::open(&path, "c3", 3), Err(Failure::IdentityDiffers { .. })));
+}
+
+#[test]
+fn a_bootstrapped_member_recovers_an_empty_log() {
+    let (_temporary, directory) = bootstrapped();
+    let (_log, snapshots, recovered) = directory.recover(LogSettings::default()).unwrap();
+    assert_eq!(recovered.configuration.voters, [1, 2, 3]);
+    assert_eq!((recovered.hard_state.term, recovered.last_index()), (1, 0));
+    assert!(snapshots.list().is_empty());
+}
+
+#[test]
+fn a_repeated_bootstrap_changes_nothing_and_another_one_is_refused() {
+    let (_temporary, mut directory) = bootstrapped();
+    let mut same = request();
+    same.members.reverse();
+    same.members[0].version = "0.1.0".to_owned();
+    directory.bootstrap(&same).unwrap();
+    let mut other = request();
+    other.members.pop();
+    assert!(matches!(directory.bootstrap(&other), Err(Failure::BootstrapDiffers { .. })));
+    assert_eq!(directory.bootstrap_record(), Some(&request()));
+}
+
+#[test]
+fn a_bootstrap_that_cannot_be_is_refused_by_field() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut directory = DataDirectory::open(temporary.path(), "c2", 2).unwrap();
+    let cases: [(&str, fn(&mut BootstrapRequest)); 6] = [
+        ("cluster_id", |request| request.cluster_id.clear()),
+        ("members", |request| request.members.clear()),
+        ("members.id", |request| request.members[0].id = 0),
+        ("members.id", |request| request.members[0].id = 3),
+        ("members", |request| request.members[1].name = "cx".to_owned()),
+        ("members.peer_address", |request| request.members[2].peer_address.clear()),
+    ];
+    for (expected, spoil) in cases {
+        let mut spoilt = request();
+        spoil(&mut spoilt);
+        match directory.bootstrap(&spoilt) {
+            Err(Failure::BootstrapInvalid { field, .. }) => assert_eq!(field, expected),
+            other => panic!("{expected}: {other:?}"),
+        }
+    }
+    assert!(directory.bootstrap_record().is_none());
+    assert!(matches!(directory.recover(LogSettings::default()), Err(Failure::NotBootstrapped { .. })));
+}
+
+#[test]
+fn a_wiped_disk_is_not_started_under_its_old_identity() {
+    let (temporary, directory) = bootstrapped();
+    let path = temporary.path().join("c2");
+    fs::remove_dir_all(path.join("log")).unwrap();
+    assert!(matches!(directory.recover(LogSettings::default()), Err(Failure::Wiped { .. })));
+    fs::create_dir(path.join("log")).unwrap();
+    assert!(matches!(directory.recover(LogSettings::default()), Err(Failure::Wiped { .. })));
+    drop(directory);
+    fs::remove_file(path.join("identity")).unwrap();
+    assert!(matches!(DataDirectory::open(&path, "c2", 5), Err(Failure::IdentityMissing { .. })));
+}
+
+#[test]
+fn a_crash_in_the_middle_of_a_bootstrap_can_be_repeated() {
+    let (temporary, directory) = bootstrapped();
+    drop(directory);
+    let path = temporary.path().join("c2");
+    fs::rename(path.join("bootstrap"), path.join("bootstrap.new")).unwrap();
+    let mut directory = DataDirectory::open(&path, "c2", 2).unwrap();
+    assert!(directory.bootstrap_record().is_none());
+    directory.bootstrap(&request()).unwrap();
+    directory.recover(LogSettings::default()).unwrap();
+}
+
+#[test]
+fn a_damaged_record_is_refused() {
+    let (temporary, directory) = bootstrapped();
+    drop(directory);
+    let path = temporary.path().join("c2");
+    for name in ["identity", "bootstrap"] {
+        let whole = fs::read(path.join(name)).unwrap();
+        for position in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[position] ^= 4;
+            fs::write(path.join(name), damaged).unwrap();
+            assert!(matches!(DataDirectory::open(&path, "c2", 2), Err(Failure::Corrupt { .. })), "{name} {position}");
+        }
+        fs::write(path.join(name), whole).unwrap();
+    }
+}
