@@ -1,0 +1,95 @@
+//! Connections to coordinators.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use crate::config::Config;
+
+/// Time to connect, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A silent connection is asked for a sign of life this often, and given up when none comes in as much time again.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A URL or a certificate that can't be used.
+    #[error("the key `endpoints`, `ca`, `cert` or `key` can't be used: {0}")]
+    Settings(#[source] tonic::transport::Error),
+    /// Nobody answers there.
+    #[error("no connection to {endpoint}: {source}")]
+    Unreachable {
+        /// URL that was tried.
+        endpoint: String,
+        /// What the transport said.
+        source: tonic::transport::Error,
+    },
+}
+
+/// The coordinators, and which of them is asked next.
+#[derive(Debug)]
+pub struct Coordinators {
+    endpoints: Vec<Endpoint>,
+    next: AtomicUsize,
+    /// For calls beside the session's stream.
+    calls: Mutex<Option<Channel>>,
+}
+
+impl Coordinators {
+    /// Checks the settings; connects to nothing yet. `spread` decides which coordinator is asked first.
+    pub fn new(config: &Config, spread: u64) -> Result<Self, Failure> {
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&config.ca_pem))
+            .identity(Identity::from_pem(&config.cert_pem, &config.key_pem));
+        let endpoint = |url: &String| {
+            Endpoint::from_shared(url.clone())?
+                .connect_timeout(CONNECT_TIMEOUT)
+                .tcp_nodelay(true)
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE)
+                .keep_alive_while_idle(true)
+                .tls_config(tls.clone())
+        };
+        let endpoints =
+            config.endpoints.iter().map(endpoint).collect::<Result<Vec<_>, _>>().map_err(Failure::Settings)?;
+        let next = AtomicUsize::new(spread as usize % endpoints.len());
+        Ok(Self { endpoints, next, calls: Mutex::new(None) })
+    }
+
+    /// A new connection; to another coordinator than the last time with `elsewhere`.
+    pub async fn connect(&self, elsewhere: bool) -> Result<(Channel, String), Failure> {
+        let index = match elsewhere {
+            true => self.next.fetch_add(1, Ordering::Relaxed) + 1,
+            false => self.next.load(Ordering::Relaxed),
+        };
+        let endpoint = &self.endpoints[index % self.endpoints.len()];
+        let url = endpoint.uri().to_string();
+        match endpoint.connect().await {
+            Ok(channel) => Ok((channel, url)),
+            Err(source) => Err(Failure::Unreachable { endpoint: url, source }),
+        }
+    }
+
+    /// A connection for calls beside the session's stream; kept until [`Self::discard`].
+    pub async fn channel(&self) -> Result<Channel, Failure> {
+        if let Some(channel) = self.calls.lock().expect("nothing panics under this lock").clone() {
+            return Ok(channel);
+        }
+        let (channel, _) = self.connect(false).await?;
+        *self.calls.lock().expect("nothing panics under this lock") = Some(channel.clone());
+        Ok(channel)
+    }
+
+    /// The connection for calls was no good: the next one goes elsewhere.
+    pub fn discard(&self) {
+        self.next.fetch_add(1, Ordering::Relaxed);
+        *self.calls.lock().expect("nothing panics under this lock") = None;
+    }
+}

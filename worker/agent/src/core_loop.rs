@@ -1,0 +1,390 @@
+//! The loop around the core: hands it what happens, and carries out what it wants.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    sync::Arc,
+    time::Duration,
+};
+
+use prost::Message;
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, sleep},
+};
+use worker_core::{Adopted, Core, Input, Key, Output, Settings, Standing, Task};
+use worker_keeper::{
+    boottime_ms,
+    protocol::{self, Welcome, from_agent, from_keeper},
+};
+
+use crate::{
+    config::Config,
+    connection::Coordinators,
+    keeper::{self, Keeper},
+    launch::Launcher,
+    machine,
+    prepare::{self, Places, Ready},
+    record::{Memo, Record},
+    spools::Spools,
+    stream::Stream,
+    sweeper::Sweeper,
+};
+
+/// How often the free memory is looked at.
+const MACHINE_PERIOD: Duration = Duration::from_secs(3);
+/// Events taken at once.
+const EVENTS: usize = 1_024;
+
+/// Something that another task of this process found out.
+#[derive(Debug)]
+pub enum Event {
+    /// For the core, as it is.
+    Input(Input),
+    /// A preparation that took its time is done.
+    Prepared(Key, Result<Ready, worker_core::Failure>),
+    /// The keeper was found, or started.
+    Keeper(Keeper, Welcome),
+}
+
+struct Agent {
+    config: Config,
+    core: Core,
+    events: mpsc::UnboundedSender<Event>,
+    /// Inputs that carrying out an output has made.
+    inputs: VecDeque<Input>,
+    keeper: Option<Keeper>,
+    grid: Arc<Coordinators>,
+    stream: Option<Stream>,
+    records: BTreeMap<Key, Record>,
+    launcher: Launcher,
+    spools: Spools,
+    sweeper: Sweeper,
+}
+
+/// Runs the agent until it can't go on.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let tasks = config.state_dir.join("tasks");
+    std::fs::create_dir_all(&tasks)?;
+    let jitter = u64::from_le_bytes(*blake3::hash(config.name.as_bytes()).as_bytes().first_chunk().unwrap_or(&[0; 8]));
+    let (events, mut incoming) = mpsc::unbounded_channel();
+    let mut agent = Agent {
+        core: Core::new(Settings {
+            pool: config.pool.clone(),
+            labels: config.labels.clone().into_iter().collect(),
+            capacity: config.capacity,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            jitter,
+        }),
+        grid: Arc::new(Coordinators::new(&config, jitter)?),
+        launcher: Launcher::new(&config),
+        spools: Spools::new(tasks),
+        sweeper: Sweeper::start()?,
+        events,
+        inputs: VecDeque::new(),
+        keeper: None,
+        stream: None,
+        records: BTreeMap::new(),
+        config,
+    };
+    agent.find_keeper();
+    let mut machine = tokio::time::interval(MACHINE_PERIOD);
+    machine.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut batch = Vec::with_capacity(EVENTS);
+    loop {
+        let timer = agent.core.next_timer_ms();
+        tokio::select! {
+            count = incoming.recv_many(&mut batch, EVENTS) => {
+                anyhow::ensure!(count > 0, "the loop's own end of its channel was closed");
+                batch.drain(..).for_each(|event| agent.event(event));
+            }
+            ready = keeper_ready(agent.keeper.as_ref()) => agent.hear_keeper(ready),
+            () = sleep_until_ms(timer) => agent.step(Input::Tick),
+            _ = machine.tick() => agent.step(Input::FreeMemory { mib: machine::free_memory_mib() }),
+        }
+        agent.settle();
+    }
+}
+
+async fn keeper_ready(keeper: Option<&Keeper>) -> io::Result<()> {
+    match keeper {
+        Some(keeper) => keeper.ready().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until_ms(timer_ms: Option<u64>) {
+    match timer_ms {
+        Some(at_ms) => sleep(Duration::from_millis(at_ms.saturating_sub(boottime_ms()))).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Agent {
+    fn step(&mut self, input: Input) {
+        self.core.step(input, boottime_ms(), machine::wall_ms());
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Input(input) => self.step(input),
+            Event::Prepared(key, result) => {
+                let result = self.keep_ready(key, result);
+                self.step(Input::Prepared { key, result });
+            }
+            Event::Keeper(keeper, welcome) => {
+                self.keeper = Some(keeper);
+                self.welcome(welcome);
+            }
+        }
+    }
+
+    /// Carries out what the core wants until it wants nothing more.
+    fn settle(&mut self) {
+        loop {
+            let outputs = self.core.outputs(boottime_ms());
+            if outputs.is_empty() {
+                break;
+            }
+            for output in outputs {
+                self.carry_out(output);
+            }
+            while let Some(input) = self.inputs.pop_front() {
+                self.step(input);
+            }
+        }
+        if let Some(keeper) = &mut self.keeper
+            && let Err(error) = keeper.flush()
+        {
+            self.lose_keeper(&error);
+            // Once more: the core has something to say about that.
+            self.settle();
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Connect { stream, elsewhere } => {
+                self.stream = Some(Stream::open(stream, elsewhere, Arc::clone(&self.grid), self.events.clone()));
+            }
+            Output::Disconnect { stream } => self.stream = self.stream.take().filter(|open| open.number != stream),
+            Output::Send { stream, message } => {
+                if let Some(open) = self.stream.as_ref().filter(|open| open.number == stream) {
+                    open.send(message);
+                }
+            }
+            Output::SetSession { session, connection, deadline_ms } => {
+                self.tell_keeper(from_agent::Message::SetSession(protocol::SetSession {
+                    session,
+                    connection,
+                    deadline_ms,
+                }))
+            }
+            Output::Prepare { task } => self.prepare(task),
+            Output::Spawn { task, session } => self.spawn(&task, session),
+            Output::Stop { key, immediately } => {
+                let key = Some(keeper::key(key));
+                self.tell_keeper(from_agent::Message::Stop(protocol::Stop { key, immediately }));
+            }
+            Output::StageOut { key } => self.stage_out(key),
+            Output::BreakOff { key } => {
+                if let Some(working) = self.records.get_mut(&key).and_then(|record| record.working.take()) {
+                    working.abort();
+                }
+            }
+            Output::Publish { .. } | Output::BreakOffPublish { .. } => {}
+            Output::Forget { keys } => {
+                let keys = keys.into_iter().map(keeper::key).collect();
+                self.tell_keeper(from_agent::Message::Forget(protocol::Forget { keys }));
+            }
+            Output::Discard { key, logs } => self.discard(key, logs),
+            Output::ReadLog { stream, request } => {
+                if let Some(open) = self.stream.as_ref().filter(|open| open.number == stream) {
+                    self.spools.answer(request, open.sender());
+                }
+            }
+            Output::SessionOpened { session, cluster_id, worker, .. } => {
+                tracing::info!(session, cluster_id, worker, "session opened");
+            }
+            Output::SessionLost { session, reason } => tracing::warn!(session, "session lost: {reason}"),
+        }
+    }
+
+    fn prepare(&mut self, task: Arc<Task>) {
+        let key = task.key;
+        let plan = self.launcher.plan(&task.job);
+        let places =
+            Places { directory: self.spools.directory(key), scratch: self.config.scratch.join(key.to_string()) };
+        let memo = Memo { resources: Some(plan.resources()), index: task.index, outputs: Vec::new() };
+        let record = Record { directory: places.directory.clone(), memo, launch: None, working: None };
+        self.records.insert(key, record);
+        self.spools.open(key);
+        let made = prepare::make(&task, &plan, &places);
+        let result = self.keep_ready(key, made);
+        self.inputs.push_back(Input::Prepared { key, result });
+    }
+
+    fn keep_ready(
+        &mut self,
+        key: Key,
+        result: Result<Ready, worker_core::Failure>,
+    ) -> Result<(), worker_core::Failure> {
+        let Ready { launch, outputs } = result?;
+        if let Some(record) = self.records.get_mut(&key) {
+            record.working = None;
+            record.memo.outputs = outputs;
+            record.launch = Some(launch);
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, task: &Task, session: u64) {
+        let Some(record) = self.records.get_mut(&task.key) else { return };
+        let Some(launch) = record.launch.take() else { return };
+        let path = |name| record.directory.join(name).to_string_lossy().into_owned();
+        let spawn = protocol::Spawn {
+            key: Some(keeper::key(task.key)),
+            session,
+            env: launch.environment_now(),
+            argv: launch.argv,
+            directory: launch.directory,
+            stdout_path: path(crate::sweeper::STDOUT),
+            stderr_path: path(crate::sweeper::STDERR),
+            time_limit_ms: launch.time_limit_ms,
+            grace_ms: launch.grace_ms,
+            memory_mib: launch.resources.memory_mib,
+            cpu_milli: launch.resources.cpu_milli,
+            memo: record.memo.encode_to_vec().into(),
+        };
+        self.tell_keeper(from_agent::Message::Spawn(spawn));
+    }
+
+    fn stage_out(&mut self, key: Key) {
+        let _ = key;
+    }
+
+    fn discard(&mut self, key: Key, logs: bool) {
+        let _ = logs;
+        let Some(record) = self.records.remove(&key) else { return };
+        if let Some(working) = record.working {
+            working.abort();
+        }
+        self.spools.forget(key);
+        self.sweeper.sweep(record.directory);
+    }
+
+    fn find_keeper(&self) {
+        let (events, state_dir) = (self.events.clone(), self.config.state_dir.clone());
+        tokio::spawn(async move {
+            let (keeper, welcome) = Keeper::find(&state_dir).await;
+            let _ = events.send(Event::Keeper(keeper, welcome));
+        });
+    }
+
+    fn tell_keeper(&mut self, message: from_agent::Message) {
+        // Without one the core knows, and compares when there is one again.
+        if let Some(keeper) = &mut self.keeper {
+            keeper.say(message);
+        }
+    }
+
+    fn lose_keeper(&mut self, error: &io::Error) {
+        tracing::warn!("the keeper is gone: {error}");
+        self.keeper = None;
+        self.step(Input::KeeperLost);
+        self.find_keeper();
+    }
+
+    fn hear_keeper(&mut self, ready: io::Result<()>) {
+        let Some(keeper) = &mut self.keeper else { return };
+        let arrived = ready.and_then(|()| keeper.read());
+        // What came before the end counts.
+        loop {
+            let message = match self.keeper.as_mut().map(Keeper::take) {
+                Some(Ok(Some(message))) => message,
+                Some(Ok(None)) | None => break,
+                Some(Err(error)) => return self.lose_keeper(&error),
+            };
+            self.heard(message);
+        }
+        if let Err(error) = arrived {
+            self.lose_keeper(&error);
+        }
+    }
+
+    fn heard(&mut self, message: from_keeper::Message) {
+        match message {
+            from_keeper::Message::Welcome(welcome) => self.welcome(welcome),
+            from_keeper::Message::Started(started) => {
+                if let Some(key) = keeper::core_key(started.key) {
+                    self.step(Input::Started { key, start_time_ms: started.start_time_ms });
+                }
+            }
+            from_keeper::Message::Exited(exited) => {
+                if let Some(key) = keeper::core_key(exited.key) {
+                    let exit = self.measured(key, keeper::exit(exited));
+                    self.step(Input::Exited { key, exit });
+                }
+            }
+            from_keeper::Message::Expired(_) => self.step(Input::Expired),
+        }
+    }
+
+    /// Adds what the keeper doesn't know of an end: the lengths of its logs.
+    fn measured(&self, key: Key, mut exit: worker_core::Exit) -> worker_core::Exit {
+        (exit.stdout_bytes, exit.stderr_bytes) = self.spools.close(key);
+        exit
+    }
+
+    fn welcome(&mut self, welcome: Welcome) {
+        let standing = (welcome.session != 0).then_some(Standing {
+            session: welcome.session,
+            connection: welcome.connection,
+            deadline_ms: welcome.deadline_ms,
+        });
+        tracing::info!(
+            keeper = welcome.keeper_pid,
+            session = welcome.session,
+            processes = welcome.processes.len(),
+            "keeper found"
+        );
+        let mut processes = Vec::with_capacity(welcome.processes.len());
+        for process in welcome.processes {
+            let Some(key) = keeper::core_key(process.key) else { continue };
+            let memo = Memo::read(&process.memo);
+            let adopted = Adopted {
+                key,
+                resources: memo.resources.unwrap_or_default(),
+                outputs: !memo.outputs.is_empty(),
+                start_time_ms: process.start_time_ms,
+                exit: None,
+            };
+            let directory = self.spools.directory(key);
+            self.records.entry(key).or_insert(Record { directory, memo, launch: None, working: None });
+            self.spools.open(key);
+            let exit = process.exited.map(|exited| self.measured(key, keeper::exit(exited)));
+            processes.push(Adopted { exit, ..adopted });
+        }
+        self.sweep_leftovers();
+        self.step(Input::KeeperConnected { standing, processes });
+    }
+
+    /// Deletes what attempts left that nobody knows any more.
+    fn sweep_leftovers(&self) {
+        let names: std::collections::BTreeSet<String> = self.records.keys().map(Key::to_string).collect();
+        for parent in [self.config.state_dir.join("tasks"), self.config.scratch.clone()] {
+            let Ok(entries) = std::fs::read_dir(&parent) else { continue };
+            for entry in entries.flatten() {
+                if entry.file_name().to_str().is_some_and(|name| is_attempt(name) && !names.contains(name)) {
+                    self.sweeper.sweep(entry.path());
+                }
+            }
+        }
+    }
+}
+
+/// Whether a folder's name is that of an attempt; nothing else is ours to delete.
+fn is_attempt(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('.').collect();
+    parts.len() == 3 && parts.iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+}

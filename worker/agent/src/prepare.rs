@@ -1,0 +1,89 @@
+//! What an attempt needs before it starts: directory, script, scratch, files and inputs.
+
+use std::{
+    fs::{self, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use proto::v1::{Cause, Output};
+use worker_core::{Failure, Task};
+
+use crate::{
+    launch::{Launch, Malformed, Plan, Values},
+    sweeper::{SCRIPT, WORK},
+};
+
+/// Where an attempt's things are.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// `STATE_DIR/tasks/JOB.ORDINAL.ATTEMPT`.
+    pub directory: PathBuf,
+    /// Its scratch directory, should it ask for one.
+    pub scratch: PathBuf,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Ready {
+    /// How to start it.
+    pub launch: Launch,
+    /// Its outputs, with their placeholders replaced.
+    pub outputs: Vec<Output>,
+}
+
+impl From<Malformed> for Failure {
+    fn from(malformed: Malformed) -> Self {
+        Self { cause: Cause::StageIn, detail: malformed.to_string(), retryable: false }
+    }
+}
+
+/// Whether a task needs nothing but [`make`], which is quick enough to be done at once.
+pub fn is_plain(plan: &Plan) -> bool {
+    plan.spec().inputs.is_empty() && plan.spec().files.is_empty()
+}
+
+/// Makes the directory and the script, and says how to start the task.
+pub fn make(task: &Task, plan: &Plan, places: &Places) -> Result<Ready, Failure> {
+    let values = Values::new(task)?;
+    let work = places.directory.join(WORK);
+    make_directory(&places.directory, &work).map_err(|error| system("make the task's directory", &error))?;
+    let scratch = if plan.resources().scratch_gib > 0 {
+        fs::create_dir_all(&places.scratch).map_err(|error| system("make the task's scratch directory", &error))?;
+        places.scratch.as_path()
+    } else {
+        work.as_path()
+    };
+    let script = match plan.spec().script.is_empty() {
+        true => None,
+        false => {
+            let path = places.directory.join(SCRIPT);
+            write(&path, &plan.spec().script, true).map_err(|error| system("write the script", &error))?;
+            Some(path)
+        }
+    };
+    let launch = plan.launch(&values, &work, scratch, script.as_deref())?;
+    Ok(Ready { launch, outputs: plan.outputs(&values)? })
+}
+
+fn make_directory(directory: &Path, work: &Path) -> io::Result<()> {
+    fs::create_dir(directory).or_else(|error| match error.kind() {
+        // Left by an agent that died while it prepared the same attempt: begin anew.
+        io::ErrorKind::AlreadyExists => fs::remove_dir_all(directory).and_then(|()| fs::create_dir(directory)),
+        _ => Err(error),
+    })?;
+    fs::create_dir(work)
+}
+
+/// Writes a new file.
+pub fn write(path: &Path, content: &[u8], executable: bool) -> io::Result<()> {
+    let mode = if executable { 0o700 } else { 0o600 };
+    OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?.write_all(content)?;
+    fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+/// A reason of this machine: another may do better.
+pub fn system(what: &str, error: &io::Error) -> Failure {
+    Failure { cause: Cause::StageIn, detail: format!("the worker can't {what}: {error}"), retryable: true }
+}
