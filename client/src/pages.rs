@@ -7,7 +7,7 @@ use crate::{Cluster, Error, Jobs, Queues, Workers};
 impl Jobs<'_> {
     /// Up to `limit` jobs (none: all), newest first, page by page.
     pub async fn list_up_to(
-        &self,
+        self,
         mut request: v1::ListJobsRequest,
         limit: Option<usize>,
     ) -> Result<Vec<v1::Job>, Error> {
@@ -32,7 +32,7 @@ impl Jobs<'_> {
 
     /// Hands each page of a job's tasks to `page`, in the order of the array, until it says false.
     pub async fn each_page_of_tasks(
-        &self,
+        self,
         mut request: v1::ListTasksRequest,
         mut page: impl FnMut(Vec<v1::Task>) -> bool,
     ) -> Result<(), Error> {
@@ -46,7 +46,7 @@ impl Jobs<'_> {
     }
 
     /// All objects that a job published.
-    pub async fn all_outputs(&self, mut request: v1::ListOutputsRequest) -> Result<Vec<v1::OutputObject>, Error> {
+    pub async fn all_outputs(self, mut request: v1::ListOutputsRequest) -> Result<Vec<v1::OutputObject>, Error> {
         let mut objects = Vec::new();
         loop {
             let page = self.list_outputs(request.clone()).await?;
@@ -61,7 +61,7 @@ impl Jobs<'_> {
 
 impl Queues<'_> {
     /// All queues, by name.
-    pub async fn all(&self) -> Result<Vec<v1::Queue>, Error> {
+    pub async fn all(self) -> Result<Vec<v1::Queue>, Error> {
         let mut request = v1::ListQueuesRequest::default();
         let mut queues = Vec::new();
         loop {
@@ -77,7 +77,7 @@ impl Queues<'_> {
 
 impl Workers<'_> {
     /// All workers, by name.
-    pub async fn all(&self) -> Result<Vec<v1::Worker>, Error> {
+    pub async fn all(self) -> Result<Vec<v1::Worker>, Error> {
         let mut request = v1::ListWorkersRequest::default();
         let mut workers = Vec::new();
         loop {
@@ -93,7 +93,7 @@ impl Workers<'_> {
 
 impl Cluster<'_> {
     /// The name of the leader, none when there is none at present.
-    pub async fn leader(&self) -> Result<Option<String>, Error> {
+    pub async fn leader(self) -> Result<Option<String>, Error> {
         let status = self.status(v1::GetClusterStatusRequest {}).await?;
         Ok((!status.leader.is_empty()).then_some(status.leader))
     }

@@ -39,7 +39,7 @@ macro_rules! calls {
         impl $handle<'_> {
             $(
                 #[doc = $doc]
-                pub async fn $name(&self, request: v1::$request) -> Result<v1::$response, Error> {
+                pub async fn $name(self, request: v1::$request) -> Result<v1::$response, Error> {
                     let request = calls!(@prepare $kind request);
                     let id = calls!(@id $kind request);
                     let call = self.grid.call_as(&id, |channel| {
@@ -103,12 +103,12 @@ calls! { Cluster, ClusterServiceClient:
 
 impl Jobs<'_> {
     /// Changes of jobs, from their present state on.
-    pub fn watch(&self, request: v1::WatchJobsRequest) -> Watch {
+    pub fn watch(self, request: v1::WatchJobsRequest) -> Watch {
         Watch::new(self.grid.clone(), request)
     }
 
     /// What a task wrote.
-    pub fn logs(&self, request: v1::ReadLogsRequest) -> Logs {
+    pub fn logs(self, request: v1::ReadLogsRequest) -> Logs {
         Logs::new(self.grid.clone(), request)
     }
 }

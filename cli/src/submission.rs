@@ -1,0 +1,8 @@
+//! From a command line and a script to a job: options, the script's own lines, rows, files, checks.
+
+pub mod build;
+pub mod directives;
+pub mod options;
+pub mod placeholders;
+pub mod rows;
+pub mod upload;

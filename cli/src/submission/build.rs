@@ -1,0 +1,337 @@
+//! Joins options and script to a [`JobSpec`], with everything checked that can be known on this side.
+
+use std::{env, fs, path::Path, time::Duration};
+
+use bytes::Bytes;
+use proto::v1::{Dependency, DependencyCondition, JobSpec, LocalFile, Output, Resources, RetryPolicy, TaskArray};
+
+use super::{
+    directives::{self, Script},
+    options::Options,
+    placeholders,
+    rows::{self, Chunks},
+};
+use crate::{
+    failure::Failure,
+    grammar::{
+        pairs::Variable,
+        selector::JobRef,
+        staging::{self, Staged},
+    },
+};
+
+/// A local file that travels along is at most so large.
+const MAX_LOCAL_FILE_BYTES: u64 = 1 << 20;
+/// Enough for a cpu when nothing is said.
+const DEFAULT_CPU_MILLI: u64 = 1000;
+
+/// A job to submit, what it refers to, and the dependencies whose number the grid must tell first.
+#[derive(Debug)]
+pub struct Built {
+    /// Complete but for `after` on the caller's newest job.
+    pub spec: JobSpec,
+    /// To be stored before.
+    pub chunks: Vec<Bytes>,
+    /// Conditions on the caller's newest job.
+    pub after_last: Vec<DependencyCondition>,
+}
+
+/// What stands on the command line beside the options.
+#[derive(Debug, Clone, Default)]
+pub struct Words {
+    /// A script and its arguments.
+    pub script: Vec<String>,
+    /// Behind `--`.
+    pub command: Vec<String>,
+}
+
+/// Builds the job. `queue` is the configuration's; `chdir` is where a job starts that says nothing of it.
+pub fn build(
+    mut options: Options,
+    mut words: Words,
+    queue: Option<&str>,
+    chdir: Option<&str>,
+) -> Result<Built, Failure> {
+    split_optional_outputs(&mut options, &mut words)?;
+    let script = words.script.first().map(|path| directives::read(path)).transpose()?;
+    let mut command = words.script.into_iter().skip(1).collect::<Vec<_>>();
+    command.extend(words.command);
+    let options = match &script {
+        Some(script) => options.over(script.options.clone()),
+        None => options,
+    };
+    if script.is_none() && command.first().is_none_or(String::is_empty) {
+        return Err(Failure::usage("", "no command is given")
+            .hint("put it behind `--`, e.g. `millgrid submit -- echo hello`, or name a script"));
+    }
+    let mut chunks = Vec::new();
+    let (array, limit) = array(&options, script.as_ref(), &mut chunks)?;
+    let mut inputs = Vec::new();
+    let mut files = Vec::new();
+    for staged in options.input {
+        match staged {
+            Staged::Fetched(input) => inputs.push(input),
+            Staged::Local { file, path } => files.push(local_file(&file, path, &mut chunks)?),
+        }
+    }
+    let conditions = [
+        (options.after, DependencyCondition::Success),
+        (options.after_any, DependencyCondition::Any),
+        (options.after_failed, DependencyCondition::Failure),
+    ];
+    let (mut after, mut after_last) = (Vec::new(), Vec::new());
+    for (jobs, condition) in conditions {
+        for job in jobs {
+            match job {
+                JobRef::Id(job_id) => after.push(Dependency { job_id, condition: condition.into() }),
+                JobRef::Last => after_last.push(condition),
+            }
+        }
+    }
+    let name = options.name.unwrap_or_else(|| default_name(script.as_ref(), &command));
+    let spec = JobSpec {
+        name,
+        queue: options.queue.or(queue.map(str::to_owned)).unwrap_or_default(),
+        labels: options.label.into_iter().collect(),
+        priority: options.priority.unwrap_or_default(),
+        command,
+        script: script.map(|script| Bytes::from(script.body)).unwrap_or_default(),
+        env: variables(options.env)?,
+        chdir: options.chdir.or(chdir.map(str::to_owned)).unwrap_or_default(),
+        resources: Some(Resources {
+            cpu_milli: options.cpus.unwrap_or(DEFAULT_CPU_MILLI),
+            memory_mib: options.mem.unwrap_or_default(),
+            gpus: options.gpus.unwrap_or_default(),
+            scratch_gib: options.scratch.unwrap_or_default(),
+        }),
+        time_limit: options.time.map(duration),
+        retry: Some(RetryPolicy { retries: options.retries.unwrap_or_default(), ..RetryPolicy::default() }),
+        at_most_once: options.at_most_once,
+        array,
+        max_running: limit.unwrap_or_default(),
+        max_failures: options.max_failures.unwrap_or_default(),
+        inputs,
+        outputs: options.output,
+        files,
+        after,
+        hold: options.hold,
+        grace: None,
+    };
+    check(&spec)?;
+    Ok(Built { spec, chunks, after_last })
+}
+
+fn check(spec: &JobSpec) -> Result<(), Failure> {
+    if !spec.chdir.is_empty() && !spec.chdir.starts_with('/') {
+        return Err(Failure::usage("chdir", format!("`{}` is not absolute", spec.chdir))
+            .hint("it is a directory on the worker; give its whole path"));
+    }
+    let retries = spec.retry.as_ref().map_or(0, |retry| retry.retries);
+    if spec.at_most_once && retries > 0 {
+        return Err(
+            Failure::usage("retries", "a job with `--at-most-once` is never retried").hint("give one of the two")
+        );
+    }
+    let mut paths: Vec<&str> = spec.inputs.iter().map(|input| input.path.as_str()).collect();
+    paths.extend(spec.files.iter().map(|file| file.path.as_str()));
+    paths.sort_unstable();
+    if let Some(twice) = paths.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Failure::usage("in", format!("two inputs have the destination `{}`", twice[0]))
+            .hint("give each its own, `SOURCE:PATH`"));
+    }
+    placeholders::check(spec)
+}
+
+/// `--out-optional` stands alone or with a `GLOB=PREFIX`; a word behind it that is none is the script.
+fn split_optional_outputs(options: &mut Options, words: &mut Words) -> Result<(), Failure> {
+    let mut all = false;
+    for value in std::mem::take(&mut options.out_optional) {
+        if value.contains("=s3://") {
+            let output = staging::output(&value).map_err(|problem| Failure::usage("out-optional", problem))?;
+            options.output.push(Output { optional: true, ..output });
+            continue;
+        }
+        all = true;
+        if !matches!(value.as_str(), "" | "1" | "true") {
+            words.script.insert(0, value);
+        }
+    }
+    if all {
+        options.output.iter_mut().for_each(|output| output.optional = true);
+    }
+    Ok(())
+}
+
+fn array(
+    options: &Options,
+    script: Option<&Script>,
+    chunks: &mut Vec<Bytes>,
+) -> Result<(Option<TaskArray>, Option<u32>), Failure> {
+    match (&options.array, &options.each_line) {
+        (Some(_), Some(_)) => {
+            Err(Failure::usage("array", "`--array` and `--each-line` exclude one another").hint("give one of the two"))
+        }
+        (Some(array), None) => {
+            let limit = match (array.max_running, options.max_running) {
+                (Some(one), Some(other)) if one != other => {
+                    let message = format!("`%{one}` and `--max-running {other}` differ");
+                    return Err(Failure::usage("array", message).hint("give one of the two"));
+                }
+                (one, other) => one.or(other),
+            };
+            Ok((Some(TaskArray { ranges: array.ranges.clone(), rows: None }), limit))
+        }
+        (None, Some(file)) => {
+            if file == Path::new("-") && script.is_some_and(|script| script.name == "stdin") {
+                return Err(Failure::usage("each-line", "stdin can't be both the script and the lines"));
+            }
+            let (array, rows) = rows::each_line(file)?;
+            chunks.extend(rows.chunks);
+            Ok((Some(array), options.max_running))
+        }
+        (None, None) => Ok((None, options.max_running)),
+    }
+}
+
+fn local_file(file: &Path, path: String, chunks: &mut Vec<Bytes>) -> Result<LocalFile, Failure> {
+    use std::os::unix::fs::PermissionsExt;
+    let unreadable = |error: &std::io::Error| Failure::file("read --in", file, error);
+    let metadata = fs::metadata(file).map_err(|error| unreadable(&error))?;
+    if metadata.is_dir() {
+        return Err(Failure::usage("in", format!("`{}` is a directory", file.display()))
+            .hint("copy it to S3 with `millgrid cp`, and stage the prefix"));
+    }
+    if metadata.len() > MAX_LOCAL_FILE_BYTES {
+        let message =
+            format!("`{}` has {} bytes; a local file travels along up to 1 MiB", file.display(), metadata.len());
+        return Err(Failure::usage("in", message).hint("copy it to S3 with `millgrid cp`, and stage it from there"));
+    }
+    let content = Bytes::from(fs::read(file).map_err(|error| unreadable(&error))?);
+    let pieces = Chunks::of_bytes(&content);
+    let blob = Some(pieces.blob());
+    chunks.extend(pieces.chunks);
+    Ok(LocalFile { path, blob, executable: metadata.permissions().mode() & 0o100 != 0 })
+}
+
+/// The environment: what is copied is taken as it is, braces and all.
+fn variables(variables: Vec<Variable>) -> Result<std::collections::BTreeMap<String, String>, Failure> {
+    let value = |variable: Variable| match variable {
+        Variable::Given(name, value) => Ok((name, value)),
+        Variable::Copied(name) => match env::var(&name) {
+            Ok(value) => Ok((name, value.replace('{', "{{").replace('}', "}}"))),
+            Err(env::VarError::NotPresent) => Err(Failure::usage("env", format!("`{name}` is not set here"))
+                .hint(format!("give its value, `--env {name}=VALUE`"))),
+            Err(env::VarError::NotUnicode(_)) => Err(Failure::usage("env", format!("`{name}` is not UTF-8 text"))),
+        },
+    };
+    variables.into_iter().map(value).collect()
+}
+
+/// The program's or the script's own name.
+fn default_name(script: Option<&Script>, command: &[String]) -> String {
+    let program = command.first().map(String::as_str).unwrap_or_default();
+    let name = script.map_or(program, |script| script.name.as_str());
+    let base = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    // A name belongs to the job, for which a task's placeholder has no value.
+    if base.is_empty() || !proto::template::placeholders(base).is_empty() { "job".to_owned() } else { base.to_owned() }
+}
+
+fn duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration { seconds: duration.as_secs() as i64, nanos: duration.subsec_nanos() as i32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, FromArgMatches};
+
+    use super::*;
+
+    fn try_build(arguments: &[&str]) -> Result<Built, Failure> {
+        let (before, command) = match arguments.iter().position(|word| *word == "--") {
+            Some(at) => (&arguments[..at], &arguments[at + 1..]),
+            None => (arguments, &[][..]),
+        };
+        let parser = Options::augment_args(clap::Command::new("x").no_binary_name(true));
+        let matches = parser.try_get_matches_from(before).map_err(|error| Failure::usage("", error))?;
+        let options = Options::from_arg_matches(&matches).map_err(|error| Failure::usage("", error))?;
+        let command = command.iter().map(|word| (*word).to_owned()).collect();
+        build(options, Words { script: Vec::new(), command }, Some("night"), None)
+    }
+
+    #[test]
+    fn options_become_a_spec() {
+        let built = try_build(&[
+            "--cpus",
+            "0.5",
+            "--mem",
+            "1.5G",
+            "--time",
+            "1h30m",
+            "--retries",
+            "3",
+            "--array",
+            "0-9:3%2",
+            "--env",
+            "K={index}",
+            "--out",
+            "a=s3://b/",
+            "--out-optional",
+            "--after",
+            "41,42",
+            "--after-any",
+            "last",
+            "--",
+            "/bin/sim",
+            "{index}",
+        ])
+        .unwrap();
+        let spec = built.spec;
+        assert_eq!(spec.name, "sim");
+        assert_eq!(spec.queue, "night");
+        assert_eq!(spec.resources.unwrap(), Resources { cpu_milli: 500, memory_mib: 1536, gpus: 0, scratch_gib: 0 });
+        assert_eq!(spec.time_limit.unwrap().seconds, 5400);
+        assert_eq!((spec.max_running, spec.retry.unwrap().retries), (2, 3));
+        assert!(spec.outputs[0].optional);
+        assert_eq!(spec.after.iter().map(|after| after.job_id).collect::<Vec<_>>(), [41, 42]);
+        assert_eq!(built.after_last, [DependencyCondition::Any]);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_here() {
+        let table: [(&[&str], &str); 16] = [
+            (&[], "no command"),
+            (&["--"], "no command"),
+            (&["--cpus", "0", "--", "x"], "--cpus"),
+            (&["--cpus", "-1", "--", "x"], "--cpus"),
+            (&["--mem", "8", "--", "x"], "--mem"),
+            (&["--time", "-1h", "--", "x"], "--time"),
+            (&["--gpus", "-1", "--", "x"], "--gpus"),
+            (&["--retries", "-1", "--", "x"], "--retries"),
+            (&["--array", "", "--", "x"], "--array"),
+            (&["--array", "0-9,3", "--", "x"], "--array"),
+            (&["--array", "0-9%2", "--max-running", "3", "--", "x"], "--max-running"),
+            (&["--", "x", "{line}"], "`{line}`"),
+            (&["--in", "/no/such/file", "--", "x"], "--in"),
+            (&["--in", "s3://b/k:x", "--in", "s3://b/l:x", "--", "x"], "--in"),
+            (&["--chdir", "rel", "--", "x"], "--chdir"),
+            (&["--at-most-once", "--retries", "1", "--", "x"], "--at-most-once"),
+        ];
+        for (arguments, named) in table {
+            let failure = try_build(arguments).map(|built| built.spec).unwrap_err();
+            assert!(failure.to_string().contains(named), "{arguments:?}: {failure}");
+            assert_eq!(failure.exit_code(), 2, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn a_large_local_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (small, large) = (folder.path().join("small"), folder.path().join("large"));
+        fs::write(&small, "hello").unwrap();
+        fs::write(&large, vec![0; (1 << 20) + 1]).unwrap();
+        let built = try_build(&["--in", small.to_str().unwrap(), "--", "x"]).unwrap();
+        assert_eq!((built.spec.files[0].path.as_str(), built.chunks.len()), ("small", 1));
+        let failure = try_build(&["--in", large.to_str().unwrap(), "--", "x"]).unwrap_err();
+        assert!(failure.to_string().contains("1 MiB"), "{failure}");
+    }
+}

@@ -1,0 +1,124 @@
+//! `millgrid cluster`
+
+use std::time::Duration;
+
+use proto::v1::{BootstrapRequest, GetClusterStatusRequest, GetMemberRequest, Member, TransferLeaderRequest};
+use serde::Serialize;
+
+use crate::{failure::Failure, globals::Format, output, scope::Scope, view::cluster::Status};
+
+/// Arguments of cluster.
+#[derive(Debug, Clone, clap::Args)]
+#[command(before_help = "Examples:
+  millgrid cluster status
+  millgrid cluster transfer-leader c2
+  millgrid cluster bootstrap --endpoint https://10.0.1.5:7070,https://10.0.2.5:7070,https://10.0.3.5:7070")]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum Verb {
+    /// Show all coordinators, their places in the log and the digests of their states
+    Status,
+    /// Move leadership to a member, or to the best follower
+    TransferLeader {
+        /// Name of the member
+        #[arg(value_name = "NAME")]
+        member: Option<String>,
+    },
+    /// Tell the coordinators at all endpoints, once, that they are the members of one cluster
+    Bootstrap,
+}
+
+/// Operates the coordinators.
+pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
+    match args.verb {
+        Verb::Status => status(scope).await,
+        Verb::TransferLeader { member } => transfer(member.unwrap_or_default(), scope).await,
+        Verb::Bootstrap => bootstrap(scope).await,
+    }
+}
+
+async fn status(scope: &Scope) -> Result<u8, Failure> {
+    let answer = scope.grid()?.cluster().status(GetClusterStatusRequest {}).await?;
+    let status = Status::from(&answer);
+    match scope.output.format() {
+        Format::Table | Format::Wide => {
+            output::line(&status.headline())?;
+            scope.output.rows(&status.members)?;
+        }
+        Format::Json | Format::Jsonl => scope.output.one(&status, "", String::new)?,
+        Format::Csv | Format::Id => scope.output.rows(&status.members)?,
+    }
+    Ok(0)
+}
+
+#[derive(Serialize)]
+struct Transfer {
+    old_leader: Option<String>,
+    new_leader: Option<String>,
+}
+
+async fn transfer(member: String, scope: &Scope) -> Result<u8, Failure> {
+    let answer = scope.grid()?.cluster().transfer_leader(TransferLeaderRequest { member }).await?;
+    let text = |name: &str| crate::view::text(name);
+    let transfer = Transfer { old_leader: text(&answer.old_leader), new_leader: text(&answer.new_leader) };
+    scope.output.one(&transfer, &answer.new_leader, || {
+        format!("{} leads, before it {}", answer.new_leader, answer.old_leader)
+    })?;
+    Ok(0)
+}
+
+/// Asks each coordinator who it is, and tells all of them who all are. Safe to repeat: who was told keeps
+/// the same content, and the cluster's id is taken over from whoever has one.
+async fn bootstrap(scope: &Scope) -> Result<u8, Failure> {
+    let settings = scope.config.settings()?;
+    let timeout = scope.globals.timeout.unwrap_or(client::DEFAULT_TIMEOUT);
+    let members = members(&settings, timeout).await?;
+    let mut names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Failure::usage("endpoint", format!("two endpoints lead to the member `{}`", twice[0]))
+            .hint("name each coordinator once, by an address of its own"));
+    }
+    let known: Vec<&str> =
+        members.iter().map(|member| member.cluster_id.as_str()).filter(|id| !id.is_empty()).collect();
+    let cluster_id = known.first().map_or_else(client::request_id, |id| (*id).to_owned());
+    if known.iter().any(|id| *id != cluster_id) {
+        return Err(Failure::usage("endpoint", "these coordinators belong to different clusters")
+            .hint("an empty data directory makes a coordinator new"));
+    }
+    let listed: Vec<Member> =
+        members.iter().map(|member| Member { cluster_id: String::new(), ..member.clone() }).collect();
+    let request = BootstrapRequest { cluster_id: cluster_id.clone(), members: listed };
+    for url in &settings.endpoints {
+        let grid = one(&settings, url, timeout)?;
+        grid.cluster().bootstrap(request.clone()).await?;
+    }
+    #[derive(Serialize)]
+    struct Bootstrapped<'a> {
+        cluster_id: &'a str,
+        members: Vec<&'a str>,
+    }
+    let done = Bootstrapped { cluster_id: &cluster_id, members: names };
+    scope.output.one(&done, &cluster_id, || {
+        format!("cluster {cluster_id}: {}; each was told, a leader follows within seconds", done.members.join(", "))
+    })?;
+    Ok(0)
+}
+
+async fn members(settings: &client::Settings, timeout: Duration) -> Result<Vec<Member>, Failure> {
+    let mut members = Vec::new();
+    for url in &settings.endpoints {
+        members.push(one(settings, url, timeout)?.cluster().member(GetMemberRequest {}).await?);
+    }
+    Ok(members)
+}
+
+/// One coordinator alone: these calls are never relayed.
+fn one(settings: &client::Settings, url: &str, timeout: Duration) -> Result<client::Grid, Failure> {
+    let settings = client::Settings { endpoints: vec![url.to_owned()], timeout, ..settings.clone() };
+    Ok(client::Grid::connect(settings)?)
+}

@@ -1,0 +1,138 @@
+//! `millgrid job`
+
+use proto::v1::{HoldJobRequest, ListOutputsRequest, OutputObject, ReleaseJobRequest};
+use serde::Serialize;
+
+use crate::{
+    failure::Failure,
+    globals::Format,
+    grammar::selector::Selector,
+    scope::{self, Scope},
+    view::{self, Row},
+};
+
+/// Arguments of job.
+#[derive(Debug, Clone, clap::Args)]
+#[command(before_help = "Examples:
+  millgrid job hold 42
+  millgrid job release 42
+  millgrid job outputs 42 -o jsonl")]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum Verb {
+    /// Start nothing more of a job
+    Hold(Jobs),
+    /// Undo a hold
+    Release(Jobs),
+    /// List the objects that a job published
+    Outputs(Jobs),
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Jobs {
+    /// Jobs: 42, last
+    #[arg(required = true, value_name = "JOB")]
+    selectors: Vec<Selector>,
+}
+
+/// Holds, releases, lists outputs.
+pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
+    let grid = scope.grid()?;
+    match args.verb {
+        Verb::Outputs(jobs) => outputs(jobs, &grid, scope).await,
+        Verb::Hold(jobs) => change(jobs, true, &grid, scope).await,
+        Verb::Release(jobs) => change(jobs, false, &grid, scope).await,
+    }
+}
+
+async fn change(jobs: Jobs, hold: bool, grid: &client::Grid, scope: &Scope) -> Result<u8, Failure> {
+    if let Some(part) = jobs.selectors.iter().find(|selector| !selector.tasks.is_empty()) {
+        return Err(Failure::usage("", format!("`{part}` names tasks")).hint("only whole jobs are held and released"));
+    }
+    let mut rows = Vec::new();
+    for selector in &jobs.selectors {
+        let job_id = scope::job_id(grid, selector.job).await?;
+        let request_id = String::new();
+        let job = if hold {
+            grid.jobs().hold(HoldJobRequest { request_id, job_id }).await?
+        } else {
+            grid.jobs().release(ReleaseJobRequest { request_id, job_id }).await?
+        };
+        if scope.output.asked().is_none() {
+            scope.note(&format!("job {job_id} is {}", if hold { "held" } else { "released" }));
+        }
+        rows.push(view::job::Job::from(&job));
+    }
+    match (scope.output.asked(), rows.as_slice()) {
+        (None, _) => {}
+        (Some(Format::Json), [only]) => scope.output.row(only, String::new)?,
+        (Some(_), many) => scope.output.rows(many)?,
+    }
+    Ok(0)
+}
+
+/// A published object as JSON has it.
+#[derive(Debug, Serialize)]
+struct Object {
+    job_id: u64,
+    index: u64,
+    attempt: u32,
+    path: String,
+    url: String,
+    size: u64,
+    etag: Option<String>,
+}
+
+impl Object {
+    fn new(job_id: u64, object: OutputObject) -> Self {
+        let OutputObject { index, attempt, path, url, size, etag } = object;
+        Self { job_id, index, attempt, path, url, size, etag: view::text(&etag) }
+    }
+}
+
+impl Row for Object {
+    fn headers(wide: bool) -> Vec<&'static str> {
+        let mut headers = vec!["TASK", "PATH", "SIZE", "URL"];
+        if wide {
+            headers.extend(["ATTEMPT", "ETAG"]);
+        }
+        headers
+    }
+
+    fn cells(&self, wide: bool) -> Vec<String> {
+        let task = format!("{}.{}", self.job_id, self.index);
+        let mut cells = vec![task, self.path.clone(), self.size.to_string(), self.url.clone()];
+        if wide {
+            cells.extend([self.attempt.to_string(), view::or_dash(self.etag.as_ref())]);
+        }
+        cells
+    }
+
+    fn columns() -> &'static [&'static str] {
+        &["job_id", "index", "attempt", "path", "url", "size", "etag"]
+    }
+
+    fn id(&self) -> String {
+        self.url.clone()
+    }
+}
+
+async fn outputs(jobs: Jobs, grid: &client::Grid, scope: &Scope) -> Result<u8, Failure> {
+    let mut rows = Vec::new();
+    for selector in &jobs.selectors {
+        let job_id = scope::job_id(grid, selector.job).await?;
+        let request = ListOutputsRequest { job_id, ranges: selector.tasks.clone(), ..ListOutputsRequest::default() };
+        let objects = grid.jobs().all_outputs(request).await?;
+        rows.extend(objects.into_iter().map(|object| Object::new(job_id, object)));
+    }
+    if rows.is_empty() && matches!(scope.output.format(), Format::Table | Format::Wide) {
+        scope.note("nothing was published");
+        return Ok(0);
+    }
+    scope.output.rows(&rows)?;
+    Ok(0)
+}
