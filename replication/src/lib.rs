@@ -11,24 +11,40 @@
 //! # How to drive a replica
 //!
 //! ```text
-//! on each input:   replica.step(input)?                  // everything that waits, then
-//!                  while let Some(out) = replica.outputs() {
-//!                      send out.messages                 // at once; a full queue drops them and steps Unreachable
-//!                      hand out.write to the log         // in order of handing out
-//!                      hand out.compact to the log       // behind the write
-//!                      hand out.install, then out.committed, to the state machine, in order
-//!                      answer out.reads once the state machine applied as far as their index
-//!                  }
-//! the log, in order of arrival:
-//!                  log.append(write)?; log.sync()? if any of them must_sync; then step Persisted { number }
-//!                  log.compact(compaction)?; then snapshots.prune(compaction.snapshot.index)?
-//! the state:       after applying up to index: step Applied { index }
-//!                  after loading a snapshot:   step Installed { metadata }
-//!                  after its own snapshot is stored (durable): step SnapshotStored { metadata }
+//! start     let mut directory = DataDirectory::open(..)?;  directory.bootstrap(..)? once
+//!           let (log, snapshots, recovered) = directory.recover(..)?      // syncs, then reads
+//!           state = recovered.snapshot ? decode(snapshots.load(..)?) : empty
+//!           let mut replica = Replica::new(settings, recovered)?
+//!
+//! replica   for input in everything that waits { replica.step(input) }    // an Err is a peer's nonsense: log it
+//!           while let Some(out) = replica.outputs() {
+//!               tell the core out.role                                    // before the rest: waiters of the old term fail
+//!               send out.messages                                         // never wait: a full queue drops, and steps Unreachable
+//!               start out.send_snapshot                                   // then SnapshotReport, on every path
+//!               queue out.write, then out.compact, for the log
+//!               queue out.install, then out.committed, for the state machine
+//!               tell the core out.reads, out.lost_reads, out.dropped, out.want_snapshot
+//!           }
+//!
+//! log       take all writes that wait { log.append(&write)? }
+//!           if any must_sync { log.sync()? }                              // an error ends the process
+//!           step Persisted { number of the last write }
+//!           log.compact(&compaction)?; snapshots.prune(compaction.snapshot.index)?
+//!           after 100 ms without work: log.idle()?
+//!
+//! state     apply committed entries, then step Applied { index of the last one }
+//!           on install: state = decode(snapshots.load(&metadata)?), then step Installed { metadata }
+//!           now and then: snapshots.store(applied index, its term, members, chunks)?, then step SnapshotStored
+//!
+//! a snapshot from a peer
+//!           replica.check(&message)?                                      // before its first byte is stored
+//!           snapshots.receive(&metadata)?, write(..)? chunk by chunk, finish(..)?, then step Message(message)
 //! ```
 //!
-//! A message that answers for something on the disk (a vote, an acknowledgement) is held back inside the replica
-//! until `Persisted` was stepped; only the leader's appends leave before its own disk has them.
+//! Writes and compactions reach the log in the order in which they came out; installs and committed entries reach
+//! the state machine likewise. The two don't wait for each other: nothing is committed here that isn't on this
+//! disk. A message that answers for something on the disk (a vote, an acknowledgement) is held back inside the
+//! replica until `Persisted` was stepped; only the leader's appends leave before its own disk has them.
 
 mod directory;
 mod draw;

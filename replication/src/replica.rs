@@ -149,6 +149,14 @@ impl Replica {
         Ok(())
     }
 
+    /// Whether [`Replica::step`] would take this message now; to be asked before a snapshot's file is received.
+    ///
+    /// # Errors
+    /// What `step` would say.
+    pub fn check(&self, message: &PeerMessage) -> Result<(), Refused> {
+        self.examine(message).map(|_| ())
+    }
+
     /// What is to be done now; `None` when there is nothing more until the next step. All proposals that wait become
     /// one message, all reads one round.
     pub fn outputs(&mut self) -> Option<Outputs> {
@@ -188,13 +196,20 @@ impl Replica {
     }
 
     fn receive(&mut self, message: PeerMessage) -> Result<(), Refused> {
-        let kind = guard::check(&message, self.id, &self.members)?;
-        if guard::check_against(&message, kind, &self.node, self.held.must_sync(), self.installing.is_some())? {
+        if let Some(kind) = self.examine(&message)? {
             self.heard.insert(message.from, self.ticks);
             // What the library says to a valid message (a proposal dropped, a peer unknown) concerns no one.
             let _ = self.node.step(convert::message_to_raft(message, kind));
         }
         Ok(())
+    }
+
+    /// `None` of a message that is out of date.
+    fn examine(&self, message: &PeerMessage) -> Result<Option<guard::Kind>, Refused> {
+        let kind = guard::check(message, self.id, &self.members)?;
+        let installing = self.installing.is_some();
+        let current = guard::check_against(message, kind, &self.node, self.held.must_sync(), installing)?;
+        Ok(current.then_some(kind))
     }
 
     fn propose(&mut self) {

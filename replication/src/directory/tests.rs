@@ -68,7 +68,8 @@ fn a_repeated_bootstrap_changes_nothing_and_another_one_is_refused() {
 fn a_bootstrap_that_cannot_be_is_refused_by_field() {
     let temporary = tempfile::tempdir().unwrap();
     let mut directory = DataDirectory::open(temporary.path(), "c2", 2).unwrap();
-    let cases: [(&str, fn(&mut BootstrapRequest)); 6] = [
+    type Spoil = fn(&mut BootstrapRequest);
+    let cases: [(&str, Spoil); 6] = [
         ("cluster_id", |request| request.cluster_id.clear()),
         ("members", |request| request.members.clear()),
         ("members.id", |request| request.members[0].id = 0),

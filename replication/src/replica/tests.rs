@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proto::internal::{Configuration, HardState, LogEntry, PeerMessage, SnapshotMetadata};
 
 use super::{Refused, Replica};
-use crate::{Input, Outputs, Proposal, Recovered, Settings, Standing, Write};
+use crate::{Input, Outputs, Proposal, Recovered, Settings, Standing, Trailing, Write};
 
 fn recovered(last: u64) -> Recovered {
     Recovered {
@@ -43,11 +43,16 @@ fn run(replica: &mut Replica) -> (Vec<PeerMessage>, Outputs) {
 /// Makes member 1 lead by answering for member 2.
 fn leader() -> Replica {
     let mut replica = replica(1);
+    lead(&mut replica);
+    replica
+}
+
+fn lead(replica: &mut Replica) {
     for _ in 0..200 {
         replica.step(Input::Tick).unwrap();
-        answer(&mut replica);
+        answer(replica);
         if replica.status().standing == Standing::Leader {
-            return replica;
+            return;
         }
     }
     panic!("no leader");
@@ -202,6 +207,44 @@ fn a_received_snapshot_comes_out_to_be_installed_once_and_the_log_goes_on_behind
     let (messages, _) = run(&mut replica);
     assert_eq!((messages[0].kind, messages[0].index), (4, 100));
     assert_eq!((replica.status().first_index, replica.status().applied_index), (101, 100));
+}
+
+#[test]
+fn a_stored_snapshot_compacts_the_log_but_for_what_trails_and_is_sent_to_who_needs_it() {
+    let mut settings = Settings::new(1, 1, 1);
+    settings.trailing = Trailing { entries: 2, bytes: 1 << 20 };
+    let mut recovered = recovered(9);
+    recovered.hard_state.commit = 9;
+    let mut replica = Replica::new(settings, recovered).unwrap();
+    let (_, all) = run(&mut replica);
+    assert_eq!(all.committed.len(), 9);
+    let metadata = |index| {
+        let configuration = Some(Configuration { voters: vec![1, 2, 3], ..Configuration::default() });
+        SnapshotMetadata { index, term: 2, configuration, size: 5, checksum: 6 }
+    };
+    replica.step(Input::SnapshotStored { metadata: metadata(8) }).unwrap();
+    assert_eq!(replica.outputs(), None, "a snapshot of more than was applied can't be");
+    replica.step(Input::Applied { index: 9 }).unwrap();
+    replica.step(Input::SnapshotStored { metadata: metadata(8) }).unwrap();
+    let compaction = replica.outputs().unwrap().compact.unwrap();
+    assert_eq!((compaction.base_index, compaction.base_term, compaction.snapshot), (6, 2, metadata(8)));
+    assert_eq!(replica.status().first_index, 7);
+
+    lead(&mut replica);
+    // Member 3 is behind all that is left of the log.
+    let term = replica.status().term;
+    let reject = PeerMessage { kind: 4, from: 3, to: 1, term, index: 9, reject: true, ..PeerMessage::default() };
+    replica.step(Input::Message(reject)).unwrap();
+    let sent = replica.outputs().unwrap().send_snapshot;
+    assert_eq!((sent.len(), sent[0].to, sent[0].snapshot.clone()), (1, 3, Some(metadata(8))));
+}
+
+#[test]
+fn a_replica_can_be_given_to_a_thread() {
+    fn check<T: Send>() {}
+    check::<Replica>();
+    check::<crate::FileLog>();
+    check::<crate::SnapshotFiles>();
 }
 
 #[test]

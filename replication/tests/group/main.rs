@@ -12,7 +12,7 @@ use self::{
     world::{Figures, World},
 };
 
-const SECONDS: u64 = 60;
+const SECONDS: u64 = 30;
 
 fn run(seed: u64, plant: Plant) -> Figures {
     let mut world = World::new(seed, plant);
@@ -34,7 +34,7 @@ fn what_was_acknowledged_survives_whatever_happens() {
         total.terms += figures.terms;
     }
     println!("{total:?}");
-    assert!(total.acked > 1_000 && total.crashes > 100 && total.installs > 10 && total.reads > 100 && total.terms > 60);
+    assert!(total.acked > 1_000 && total.crashes > 50 && total.installs > 10 && total.reads > 100 && total.terms > 60);
 }
 
 #[test]

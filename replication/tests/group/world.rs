@@ -60,6 +60,7 @@ pub struct World {
     leaders: BTreeMap<u64, u64>,
     committed: BTreeMap<u64, (u64, Bytes)>,
     acked: BTreeMap<u64, u64>,
+    highest_acked: u64,
     dropped: BTreeSet<u64>,
     /// Context -> the highest index that was acknowledged when it was asked, and by whom it was.
     reads: BTreeMap<u64, (u64, u64)>,
@@ -81,6 +82,7 @@ impl World {
             leaders: BTreeMap::new(),
             committed: BTreeMap::new(),
             acked: BTreeMap::new(),
+            highest_acked: 0,
             dropped: BTreeSet::new(),
             reads: BTreeMap::new(),
             next_value: 1,
@@ -216,7 +218,7 @@ impl World {
             }
         }
         if self.next_value < u64::MAX && self.dice.one_in(20) {
-            let (context, least) = (self.now, self.acked.values().copied().max().unwrap_or(0));
+            let (context, least) = (self.now, self.highest_acked);
             if let Some(running) = &mut self.member(id).running {
                 running.step(Input::Read { context });
                 self.reads.insert(context, (least, id));
@@ -327,6 +329,7 @@ impl World {
             assert_eq!(*known, entry, "committed entry {} changed", committed.index);
             if let Some(value) = committed.proposal {
                 self.acked.insert(value, committed.index);
+                self.highest_acked = self.highest_acked.max(committed.index);
             }
             self.figures.history = self.figures.history.wrapping_mul(31).wrapping_add(self.now ^ committed.index);
         }
