@@ -3,7 +3,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "millgrid/v1/jobs.proto",
     "millgrid/v1/queues.proto",
     "millgrid/v1/workers.proto",
@@ -11,6 +11,7 @@ const FILES: [&str; 7] = [
     "millgrid/internal/v1/command.proto",
     "millgrid/internal/v1/relay.proto",
     "millgrid/internal/v1/peer.proto",
+    "millgrid/internal/v1/snapshot.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,1 +1,177 @@
-//! x
+//! What each command does: the table of contents of the rules. A file for each group of commands; in each, what
+//! is refused stands apart (`admit_...`, which reads) from what is done (which can't fail any more).
+
+mod cancel;
+mod dependencies;
+mod ends;
+mod grants;
+mod hold;
+mod publications;
+mod reports;
+mod retry;
+mod sessions;
+mod submit;
+mod timers;
+
+use std::collections::BTreeSet;
+
+use proto::internal::{OrdinalRange, command::Command};
+
+use crate::{Event, Outcome, Rejection, State};
+
+/// The application of one entry.
+pub(crate) struct Step<'s> {
+    state: &'s mut State,
+    events: Vec<Event>,
+    /// Jobs that a command changed, before [`Step::settle`].
+    touched: Vec<u64>,
+    /// Jobs that the entry changed.
+    changed_jobs: BTreeSet<u64>,
+    /// Tasks that the entry changed: job, first, count.
+    changed_tasks: Vec<(u64, u32, u32)>,
+}
+
+impl State {
+    /// The outcome of a request that was accepted before.
+    pub(crate) fn answered_before(&self, command: &Command) -> Result<Option<Outcome>, Rejection> {
+        let request = match command {
+            Command::SubmitJobs(submit) => submit.request.as_ref(),
+            Command::CancelTasks(cancel) => cancel.request.as_ref(),
+            Command::RetryTasks(retry) => retry.request.as_ref(),
+            Command::SetHold(hold) => hold.request.as_ref(),
+            Command::DrainWorker(drain) => drain.request.as_ref(),
+            Command::PutBlob(_)
+            | Command::OpenSession(_)
+            | Command::ExpireSession(_)
+            | Command::NoteSilence(_)
+            | Command::GrantTasks(_)
+            | Command::WorkerReport(_)
+            | Command::AssignPublications(_)
+            | Command::Tick(_)
+            | Command::Mark(_) => None,
+        };
+        Ok(self.requests.answered(request)?.map(|answer| answer.outcome(true)))
+    }
+
+    /// Refuses exactly what [`Step::obey`] would refuse.
+    pub(crate) fn admit(&self, command: &Command) -> Result<(), Rejection> {
+        if self.answered_before(command)?.is_some() {
+            return Ok(());
+        }
+        match command {
+            Command::SubmitJobs(submit) => self.admit_submit(submit),
+            Command::PutBlob(put) => self.admit_blob(put),
+            Command::CancelTasks(cancel) => self.admit_cancel(cancel),
+            Command::RetryTasks(retry) => self.admit_retry(retry),
+            Command::SetHold(hold) => self.admit_hold(hold),
+            Command::OpenSession(open) => self.admit_session(open),
+            Command::ExpireSession(expire) => self.admit_for_session(expire.session),
+            Command::NoteSilence(note) => self.admit_for_session(note.session),
+            Command::GrantTasks(grants) => self.admit_grants(grants),
+            Command::WorkerReport(report) => self.admit_report(report),
+            Command::AssignPublications(_) | Command::Tick(_) | Command::Mark(_) => Ok(()),
+            Command::DrainWorker(drain) => self.admit_drain(drain),
+        }
+    }
+}
+
+impl<'s> Step<'s> {
+    pub fn new(state: &'s mut State) -> Self {
+        Self {
+            state,
+            events: Vec::new(),
+            touched: Vec::new(),
+            changed_jobs: BTreeSet::new(),
+            changed_tasks: Vec::new(),
+        }
+    }
+
+    /// Obeys one command, whole.
+    pub fn obey(&mut self, command: &Command) -> Result<Outcome, Rejection> {
+        if let Some(outcome) = self.state.answered_before(command)? {
+            return Ok(outcome);
+        }
+        self.state.admit(command)?;
+        let outcome = match command {
+            Command::SubmitJobs(submit) => self.submit(submit),
+            Command::PutBlob(put) => self.put_blob(put),
+            Command::CancelTasks(cancel) => self.cancel(cancel),
+            Command::RetryTasks(retry) => self.retry(retry),
+            Command::SetHold(hold) => self.hold(hold),
+            Command::OpenSession(open) => self.open_session(open),
+            Command::ExpireSession(expire) => self.expire_session(expire),
+            Command::NoteSilence(note) => self.note_silence(note),
+            Command::GrantTasks(grants) => self.grant(grants),
+            Command::WorkerReport(report) => self.report(report),
+            Command::AssignPublications(assign) => self.assign_publications(assign),
+            Command::DrainWorker(drain) => self.drain(drain),
+            Command::Tick(_) => self.tick(),
+            Command::Mark(_) => Outcome::Nothing,
+        };
+        self.settle();
+        Ok(outcome)
+    }
+
+    /// The events of the whole entry.
+    pub fn finish(mut self) -> Vec<Event> {
+        self.changed_tasks.sort_unstable();
+        let mut merged: Vec<(u64, u32, u32)> = Vec::with_capacity(self.changed_tasks.len());
+        for (job, first, count) in self.changed_tasks {
+            match merged.last_mut() {
+                Some((same, start, length)) if *same == job && first <= *start + *length => {
+                    *length = (*length).max(first + count - *start);
+                }
+                _ => merged.push((job, first, count)),
+            }
+        }
+        for (job, first, count) in merged {
+            self.events.push(Event::TasksChanged { job, tasks: OrdinalRange { first, count } });
+        }
+        self.events.extend(self.changed_jobs.into_iter().map(|job| Event::JobChanged { job }));
+        self.events
+    }
+
+    /// Notes that a job was changed, so that it is settled after the command.
+    fn touch(&mut self, job: u64) {
+        if self.touched.last() != Some(&job) {
+            self.touched.push(job);
+        }
+    }
+
+    fn touch_tasks(&mut self, job: u64, first: u32, count: u32) {
+        self.touch(job);
+        match self.changed_tasks.last_mut() {
+            Some((same, start, length)) if *same == job && *start + *length == first => *length += count,
+            _ => self.changed_tasks.push((job, first, count)),
+        }
+    }
+
+    /// Brings in order what follows from the changes of a command: ends, dependents, indexes.
+    fn settle(&mut self) {
+        while let Some(id) = self.touched.pop() {
+            self.changed_jobs.insert(id);
+            let State { jobs, indexes, queues, wall_ms, .. } = &mut *self.state;
+            let job = jobs.get_mut(id).expect("a touched job exists");
+            let ended = job.ended();
+            let ends_now = ended && job.ended_ms.is_none();
+            job.ended_ms = if ended { job.ended_ms.or(Some(*wall_ms)) } else { None };
+            indexes.set_ready(id, job, job.ready());
+            indexes.set_open(id, job, !ended);
+            let counts = job.counts;
+            let before = job.indexed;
+            job.indexed.queued = counts.pending + counts.backoff;
+            job.indexed.unended = counts.unended();
+            job.indexed.publishing = counts.publishing;
+            let now = job.indexed;
+            indexes.unended_tasks = indexes.unended_tasks + u64::from(now.unended) - u64::from(before.unended);
+            indexes.unpublished = indexes.unpublished + u64::from(now.publishing) - u64::from(before.publishing);
+            if now.queued != before.queued {
+                let queue = queues.get_mut(&job.terms.queue).expect("a job's queue exists");
+                queue.load.queued = queue.load.queued + u64::from(now.queued) - u64::from(before.queued);
+            }
+            if ends_now {
+                self.tell_dependents(id);
+            }
+        }
+    }
+}

@@ -1,1 +1,164 @@
-//! x
+//! The chain of digests: what replicas compare. It covers the canonical bytes of every outcome and event.
+
+use bytes::BufMut;
+
+use crate::{
+    Applied, Outcome, Rejection,
+    outcome::{End, Event, SessionEnd},
+};
+
+/// The digest after an entry, from the one before it.
+pub(crate) fn next(before: &[u8; 32], index: u64, time_ms: u64, wall_ms: i64, applied: &Applied) -> [u8; 32] {
+    let mut bytes = Vec::with_capacity(64 + 32 * applied.events.len());
+    bytes.put_slice(before);
+    bytes.put_u64_le(index);
+    bytes.put_u64_le(time_ms);
+    bytes.put_i64_le(wall_ms);
+    for outcome in &applied.outcomes {
+        put_outcome(&mut bytes, outcome);
+    }
+    for event in &applied.events {
+        put_event(&mut bytes, event);
+    }
+    *blake3::hash(&bytes).as_bytes()
+}
+
+fn put_text(bytes: &mut Vec<u8>, text: &str) {
+    bytes.put_u32_le(text.len() as u32);
+    bytes.put_slice(text.as_bytes());
+}
+
+fn put_outcome(bytes: &mut Vec<u8>, outcome: &Result<Outcome, Rejection>) {
+    match outcome {
+        // Its words may change with a release; what it means may not.
+        Err(rejection) => {
+            bytes.put_u8(0);
+            bytes.put_u8(rejection.code as u8);
+        }
+        Ok(Outcome::Jobs { first, count, duplicate }) => {
+            bytes.put_u8(1);
+            bytes.put_u64_le(*first);
+            bytes.put_u32_le(*count);
+            bytes.put_u8(u8::from(*duplicate));
+        }
+        Ok(Outcome::Blob(hash)) => {
+            bytes.put_u8(2);
+            bytes.put_slice(hash);
+        }
+        Ok(Outcome::Cancelled { job, count, note: _ }) => {
+            bytes.put_u8(3);
+            bytes.put_u64_le(*job);
+            bytes.put_u64_le(*count);
+        }
+        Ok(Outcome::Job(job)) => {
+            bytes.put_u8(4);
+            bytes.put_u64_le(*job);
+        }
+        Ok(Outcome::Session(session)) => {
+            bytes.put_u8(5);
+            bytes.put_u64_le(*session);
+        }
+        Ok(Outcome::Reported { applied_sequence, gap, verdicts }) => {
+            bytes.put_u8(6);
+            bytes.put_u64_le(*applied_sequence);
+            bytes.put_u8(u8::from(*gap));
+            for (sequence, verdict) in verdicts {
+                bytes.put_u64_le(*sequence);
+                bytes.put_u8(*verdict as u8);
+            }
+        }
+        Ok(Outcome::Worker(name)) => {
+            bytes.put_u8(7);
+            put_text(bytes, name);
+        }
+        Ok(Outcome::Count(count)) => {
+            bytes.put_u8(8);
+            bytes.put_u32_le(*count);
+        }
+        Ok(Outcome::Nothing) => bytes.put_u8(9),
+    }
+}
+
+fn put_attempt(bytes: &mut Vec<u8>, kind: u8, session: u64, key: &proto::v1::AttemptKey) {
+    bytes.put_u8(kind);
+    bytes.put_u64_le(session);
+    bytes.put_u64_le(key.job_id);
+    bytes.put_u32_le(key.ordinal);
+    bytes.put_u32_le(key.attempt);
+}
+
+fn put_event(bytes: &mut Vec<u8>, event: &Event) {
+    match event {
+        Event::JobChanged { job } => {
+            bytes.put_u8(1);
+            bytes.put_u64_le(*job);
+        }
+        Event::TasksChanged { job, tasks } => {
+            bytes.put_u8(2);
+            bytes.put_u64_le(*job);
+            bytes.put_u32_le(tasks.first);
+            bytes.put_u32_le(tasks.count);
+        }
+        Event::Granted { session, key, ahead } => {
+            put_attempt(bytes, 3, *session, key);
+            bytes.put_u8(u8::from(*ahead));
+        }
+        Event::AttemptStarted { session, key } => put_attempt(bytes, 4, *session, key),
+        Event::AttemptReturned { session, key } => put_attempt(bytes, 5, *session, key),
+        Event::AttemptEnded { session, key, cause, exit_code, signal, end } => {
+            put_attempt(bytes, 6, *session, key);
+            bytes.put_i32_le(*cause as i32);
+            bytes.put_i32_le(*exit_code);
+            bytes.put_i32_le(*signal);
+            match end {
+                End::Succeeded => bytes.put_u8(1),
+                End::Publishing => bytes.put_u8(2),
+                End::Failed => bytes.put_u8(3),
+                End::Cancelled => bytes.put_u8(4),
+                End::Retried { not_before_ms } => {
+                    bytes.put_u8(5);
+                    bytes.put_u64_le(*not_before_ms);
+                }
+            }
+        }
+        Event::KillAsked { session, key, cause } => {
+            put_attempt(bytes, 7, *session, key);
+            bytes.put_i32_le(*cause as i32);
+        }
+        Event::PublicationAssigned { session, key } => put_attempt(bytes, 8, *session, key),
+        Event::Published { session, key } => put_attempt(bytes, 9, *session, key),
+        Event::SessionOpened { session, worker } => {
+            bytes.put_u8(10);
+            bytes.put_u64_le(*session);
+            put_text(bytes, worker);
+        }
+        Event::SessionChanged { session, silent, draining } => {
+            bytes.put_u8(11);
+            bytes.put_u64_le(*session);
+            bytes.put_u8(u8::from(*silent) | u8::from(*draining) << 1);
+        }
+        Event::SessionEnded { session, worker, reason } => {
+            bytes.put_u8(12);
+            bytes.put_u64_le(*session);
+            put_text(bytes, worker);
+            match reason {
+                SessionEnd::Expired(reason) => {
+                    bytes.put_u8(1);
+                    put_text(bytes, reason);
+                }
+                SessionEnd::Replaced(by) => {
+                    bytes.put_u8(2);
+                    bytes.put_u64_le(*by);
+                }
+            }
+        }
+        Event::BlobStored { hash } => {
+            bytes.put_u8(13);
+            bytes.put_slice(hash);
+        }
+        Event::BlobForgotten { hash } => {
+            bytes.put_u8(14);
+            bytes.put_slice(hash);
+        }
+    }
+}

@@ -1,13 +1,30 @@
-//! The state as bytes.
-use bytes::Bytes;
-use crate::State;
+//! The state as bytes, and back. Canonical: equal states make equal bytes on every replica.
+//!
+//! What can be derived isn't written; `decode` makes it anew by the same functions that keep it up to date.
+
+mod decode;
+mod encode;
+
+use crate::job::{Fact, Facts};
+
+/// Version of what entries mean, raised by an entry once there is a second.
+const RULES_VERSION: u32 = 1;
+/// About how many bytes a piece has.
+const PIECE_BYTES: usize = 1 << 20;
+
 /// A snapshot that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed snapshot: {0}")]
 pub struct Malformed(pub(crate) &'static str);
-impl State {
-    /// The pieces of a snapshot, in order.
-    pub fn encode(&self) -> impl Iterator<Item = Bytes> + '_ { std::iter::empty() }
-    /// The state that [`Self::encode`] wrote.
-    pub fn decode(pieces: impl IntoIterator<Item = Bytes>) -> Result<Self, Malformed> { unimplemented!() }
+
+/// One fact alone, in the form of a chunk's.
+fn fact_bytes(fact: &Fact) -> Vec<u8> {
+    let mut facts = Facts::new(1);
+    facts.append(0, 0, fact);
+    facts.entries
+}
+
+fn fact_from(entries: &[u8]) -> Option<Fact> {
+    let facts = Facts { newest: vec![1].into_boxed_slice(), entries: entries.to_vec() };
+    if facts.readable() { facts.newest(0, 0) } else { None }
 }

@@ -1,14 +1,15 @@
 //! Reads: the state as the public API shows it.
 
+mod grid;
+mod jobs;
+mod tasks;
+
+pub(crate) use self::tasks::state_of;
+
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use proto::{
-    internal::OrdinalRange,
-    v1::{self, AttemptKey, Cause, IndexRange, JobState, Manifest, Resources, TaskState},
-};
-
-use crate::State;
+use prost_types::Timestamp;
+use proto::v1::{self, AttemptKey, Cause, IndexRange, JobState, Manifest, Resources};
 
 /// Which jobs a list shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -114,43 +115,8 @@ pub struct LogLocation {
     pub ended: bool,
 }
 
-impl State {
-    /// A job without its spec, with its failures grouped by cause.
-    pub fn job(&self, id: u64) -> Option<v1::Job> { unimplemented!() }
-    /// The spec as it was submitted: an encoded `JobSpec` without ranges, dependencies and hold.
-    pub fn spec(&self, id: u64) -> Option<Bytes> { unimplemented!() }
-    /// What the coordinator needs to rebuild a spec and to grant tasks.
-    pub fn submission(&self, id: u64) -> Option<JobSubmissionView> { unimplemented!() }
-    /// The newest job of an owner.
-    pub fn newest_job_of(&self, owner: &str) -> Option<u64> { unimplemented!() }
-    /// Jobs below `before`, newest first, and where the next page goes on.
-    pub fn jobs(&self, filter: &JobFilter, before: Option<u64>, limit: usize) -> (Vec<v1::Job>, Option<u64>) { unimplemented!() }
-    /// One task.
-    pub fn task(&self, job: u64, ordinal: u32, attempts: bool) -> Option<v1::Task> { unimplemented!() }
-    /// Tasks from the ordinal `from` on, and where the next page goes on.
-    pub fn tasks(&self, job: u64, selection: &[OrdinalRange], states: &[TaskState], attempts: bool, from: u32, limit: usize) -> Option<(Vec<v1::Task>, Option<u32>)> { unimplemented!() }
-    /// The indexes of a job.
-    pub fn ranges(&self, job: u64) -> Option<&[IndexRange]> { unimplemented!() }
-    /// One queue.
-    pub fn queue(&self, name: &str) -> Option<v1::Queue> { unimplemented!() }
-    /// All queues, by name.
-    pub fn queues(&self) -> Vec<v1::Queue> { unimplemented!() }
-    /// One worker.
-    pub fn worker(&self, name: &str) -> Option<v1::Worker> { unimplemented!() }
-    /// All workers, by name.
-    pub fn workers(&self) -> Vec<v1::Worker> { unimplemented!() }
-    /// What the accepted attempt of a task published: its number, the manifest and the ETags.
-    pub fn published(&self, job: u64, ordinal: u32) -> Option<(u32, Manifest, Vec<String>)> { unimplemented!() }
-    /// Where the logs of an attempt are; of the latest for 0.
-    pub fn logs(&self, job: u64, ordinal: u32, attempt: u32) -> Option<LogLocation> { unimplemented!() }
-    /// A blob.
-    pub fn blob(&self, hash: &[u8]) -> Option<Bytes> { unimplemented!() }
-    /// All sessions that live, by number.
-    pub fn sessions(&self) -> impl Iterator<Item = SessionView> + '_ { std::iter::empty() }
-    /// One session.
-    pub fn session(&self, id: u64) -> Option<SessionView> { unimplemented!() }
-    /// Everything that a session is asked to do now.
-    pub fn instructions_of(&self, session: u64) -> Vec<Instruction> { unimplemented!() }
-    /// Whether a session holds an attempt: leased, being stopped, or to be published by it.
-    pub fn holds(&self, session: u64, key: &AttemptKey) -> bool { unimplemented!() }
+/// Milliseconds since the Unix epoch, as the API has them.
+fn timestamp(wall_ms: i64) -> Timestamp {
+    let nanos = wall_ms.rem_euclid(1000) as i32 * 1_000_000;
+    Timestamp { seconds: wall_ms.div_euclid(1000), nanos }
 }

@@ -1,0 +1,175 @@
+//! New attempts for tasks that have ended. Their numbers count on; their budgets begin anew; jobs that waited
+//! for this one are not touched.
+
+use std::sync::Arc;
+
+use proto::{internal::RetryTasks, v1::Resources};
+
+use super::{
+    Step,
+    cancel::{admit_selection, selected},
+    dependencies::state_word,
+    submit::admit_resources,
+};
+use crate::{
+    Outcome, Rejection, State,
+    indexes::Bucket,
+    job::{Bearing, Job, Place, Terms},
+    limits,
+    requests::Answer,
+    shape::Shape,
+};
+
+impl State {
+    pub(crate) fn admit_retry(&self, retry: &RetryTasks) -> Result<(), Rejection> {
+        let id = retry.job_id;
+        let job = self.jobs.get(id).ok_or_else(|| Rejection::job_not_found("job_id", id))?;
+        admit_selection(job, &retry.tasks)?;
+        if let Some(asked) = &retry.resources {
+            admit_resources(&Resources::from(replaced(&job.terms.shape, asked)))?;
+        }
+        let spans = selected(job, &retry.tasks);
+        let publishing =
+            |(first, end): &(u32, u32)| job.records.range(*first..*end).any(|(_, one)| one.publication().is_some());
+        if job.counts.publishing > 0 && spans.iter().any(publishing) {
+            let message = format!("outputs of job {id} are being published: those tasks can't be retried now");
+            return Err(Rejection::conflict("PUBLISHING", message).hint("retry when it has ended, or name other tasks"));
+        }
+        let count: u64 = places(retry.failed_only)
+            .iter()
+            .flat_map(|place| spans.iter().map(move |(first, end)| u64::from(job.tasks.count_in(*first, *end, *place))))
+            .sum();
+        if count == 0 {
+            let kind = if retry.failed_only { "failed" } else { "ended" };
+            return Err(Rejection::conflict("NOTHING_TO_RETRY", format!("no such task of job {id} has {kind}")));
+        }
+        if job.terms.at_most_once && self.started_once(job, &spans, retry.failed_only) {
+            let message = format!("job {id} is to run at most once, and these tasks may have started");
+            return Err(Rejection::conflict("AT_MOST_ONCE", message).hint("submit it as a new job"));
+        }
+        if self.indexes.unended_tasks + count > limits::UNENDED_TASKS {
+            return Err(Rejection::exhausted("TOO_MANY_TASKS", "ranges", "the grid is full").hint("retry it later"));
+        }
+        self.admit_dependencies_of_retry(id, job)
+    }
+
+    /// A job that was skipped, or was cancelled while it waited, still waits.
+    fn admit_dependencies_of_retry(&self, id: u64, job: &Job) -> Result<(), Rejection> {
+        if job.released {
+            return Ok(());
+        }
+        for edge in job.after().iter().filter(|edge| !edge.met) {
+            let state = self.jobs.get(edge.job).map_or(proto::v1::JobState::Unspecified, Job::state);
+            if edge.bearing(state) == Bearing::Impossible {
+                let (word, other) = (edge.word(), edge.job);
+                let message = format!("job {id} waits for {word} of job {other}, which {}", state_word(state));
+                return Err(Rejection::conflict("DEPENDENCY", message).hint(format!("retry job {other} first")));
+            }
+        }
+        Ok(())
+    }
+
+    fn started_once(&self, job: &Job, spans: &[(u32, u32)], failed_only: bool) -> bool {
+        places(failed_only).iter().any(|place| {
+            ordinals_in(job, spans, *place)
+                .any(|ordinal| job.newest_fact(ordinal).is_some_and(|fact| fact.session != 0))
+        })
+    }
+}
+
+fn places(failed_only: bool) -> &'static [Place] {
+    if failed_only { &[Place::Failed] } else { &Place::ENDS }
+}
+
+fn ordinals_in<'j>(job: &'j Job, spans: &'j [(u32, u32)], place: Place) -> impl Iterator<Item = u32> + 'j {
+    spans.iter().flat_map(move |(first, end)| {
+        let mut at = *first;
+        std::iter::from_fn(move || {
+            let (run, count) = job.tasks.next(at, place).filter(|(run, _)| run < end)?;
+            at = (run + count).min(*end);
+            Some(run..at)
+        })
+        .flatten()
+    })
+}
+
+/// The fields that aren't zero take the place of what was asked before.
+fn replaced(shape: &Shape, by: &Resources) -> Shape {
+    let or = |new: u64, old: u64| if new == 0 { old } else { new };
+    Shape {
+        cpu_milli: or(by.cpu_milli, shape.cpu_milli),
+        memory_mib: or(by.memory_mib, shape.memory_mib),
+        scratch_gib: or(by.scratch_gib, shape.scratch_gib),
+        gpus: if by.gpus == 0 { shape.gpus } else { by.gpus },
+    }
+}
+
+impl Step<'_> {
+    pub fn retry(&mut self, retry: &RetryTasks) -> Outcome {
+        let id = retry.job_id;
+        let job = self.state.jobs.get_mut(id).expect("it was looked up");
+        let spans = selected(job, &retry.tasks);
+        forget_failures(job, &spans);
+        for place in places(retry.failed_only) {
+            for (first, end) in &spans {
+                let moved = job.tasks.shift(*first, *end, *place, Place::Pending);
+                *job.counts.ended_mut(*place) -= moved;
+                job.counts.pending += moved;
+            }
+        }
+        if let Some(extra) = job.extra.as_deref_mut() {
+            extra.reason = None;
+        }
+        for (first, end) in spans {
+            self.touch_tasks(id, first, end - first);
+        }
+        if let Some(asked) = &retry.resources {
+            self.replace_resources(id, asked);
+        }
+        self.settle();
+        self.weigh_dependencies(id);
+        self.state.requests.store(retry.request.as_ref(), Answer::Job(id), self.state.time_ms);
+        Outcome::Job(id)
+    }
+
+    fn replace_resources(&mut self, id: u64, asked: &Resources) {
+        let State { jobs, indexes, .. } = &mut *self.state;
+        let job = jobs.get_mut(id).expect("it was looked up");
+        let before = job.terms.shape;
+        let shape = replaced(&before, asked);
+        if shape == before {
+            return;
+        }
+        indexes.set_ready(id, job, false);
+        debug_assert!(
+            indexes.ready.get(&Bucket::of(&job.terms)).is_none_or(|line| line.iter().all(|turn| turn.1 != id))
+        );
+        let leased: Vec<u32> =
+            job.records.iter().filter(|(_, record)| record.lease().is_some()).map(|(ordinal, _)| *ordinal).collect();
+        for ordinal in leased {
+            if let Some(lease) = job.records.get_mut(&ordinal).and_then(|record| record.lease_mut()) {
+                // What it gives back is what it took.
+                lease.pinned.get_or_insert_with(|| Box::new(before));
+            }
+        }
+        job.terms = indexes.intern(Terms { shape, ..Terms::clone(&Arc::clone(&job.terms)) });
+    }
+}
+
+/// Takes the failed tasks of these spans out of their groups.
+fn forget_failures(job: &mut Job, spans: &[(u32, u32)]) {
+    let failed: u32 = spans.iter().map(|(first, end)| job.tasks.count_in(*first, *end, Place::Failed)).sum();
+    if failed == 0 {
+        return;
+    }
+    if failed == job.counts.failed {
+        job.extra_mut().failures = crate::job::Failures::default();
+        return;
+    }
+    let facts: Vec<_> = ordinals_in(job, spans, Place::Failed)
+        .filter_map(|ordinal| Some((ordinal, job.newest_fact(ordinal)?)))
+        .collect();
+    for (ordinal, fact) in facts {
+        job.extra_mut().failures.remove(ordinal, &fact);
+    }
+}

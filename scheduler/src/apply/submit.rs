@@ -1,0 +1,316 @@
+//! Submits: whole or not at all.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use imbl::OrdMap;
+use proto::{
+    internal::{JobSubmission, PutBlob, SubmitJobs, dependency::On},
+    ranges,
+    v1::{DependencyCondition, JobState, Resources},
+};
+
+use super::Step;
+use crate::{
+    Code, Event, Outcome, Rejection, State,
+    blobs::Hash,
+    job::{Counts, Edge, Extra, Indexed, Job, Runs, Tasks, Terms},
+    limits,
+    queue::DEFAULT,
+    requests::Answer,
+    shape::Shape,
+};
+
+impl State {
+    pub(crate) fn admit_submit(&self, submit: &SubmitJobs) -> Result<(), Rejection> {
+        let count = submit.jobs.len();
+        if count == 0 {
+            return Err(Rejection::invalid("specs", "there is no job in the request"));
+        }
+        if count > limits::JOBS_IN_A_SUBMIT {
+            let message = format!("the request has {count} jobs, {} at most", limits::JOBS_IN_A_SUBMIT);
+            return Err(Rejection::invalid("specs", message).hint("submit them in several requests"));
+        }
+        let owner = submit.request.as_ref().map_or("", |request| &request.owner);
+        if owner.len() > limits::NAME_BYTES {
+            return Err(Rejection::invalid("owner", format!("the owner's name has {} bytes", owner.len())));
+        }
+        if self.jobs.len() + count as u64 > limits::JOBS {
+            let message = format!("the grid is full: {} jobs of {}", self.jobs.len(), limits::JOBS);
+            return Err(Rejection::exhausted("TOO_MANY_JOBS", "specs", message));
+        }
+        let (mut tasks, mut spec_bytes) = (0, 0);
+        let mut by_queue: BTreeMap<&str, u64> = BTreeMap::new();
+        for (position, job) in submit.jobs.iter().enumerate() {
+            let tasks_of_job = self.admit_job(position, job)?;
+            tasks += tasks_of_job;
+            spec_bytes += job.spec.len() as u64;
+            *by_queue.entry(queue_of(job)).or_default() += tasks_of_job;
+        }
+        let unended = self.indexes.unended_tasks;
+        if unended + tasks > limits::UNENDED_TASKS {
+            let message = format!(
+                "the grid is full: {unended} of {} tasks have not ended, {tasks} more asked",
+                limits::UNENDED_TASKS
+            );
+            return Err(Rejection::exhausted("TOO_MANY_TASKS", "array", message).hint("retry when some have ended"));
+        }
+        if self.indexes.spec_bytes + spec_bytes > limits::SPECS_BYTES {
+            let message =
+                format!("the specs of all jobs take {} bytes, the most there may be", self.indexes.spec_bytes);
+            return Err(Rejection::exhausted("SPECS_FULL", "specs", message));
+        }
+        for (name, more) in by_queue {
+            let queue = self.queues.get(name).expect("its queue was looked up");
+            let queued = queue.load.queued;
+            if queue.max_queued > 0 && queued + more > queue.max_queued {
+                let message =
+                    format!("queue `{name}` is full: {queued} of {} tasks, {more} more asked", queue.max_queued);
+                let hint = format!("retry later or raise its limit with `millgrid queue set {name} --max-queued`");
+                return Err(Rejection::exhausted("QUEUE_FULL", "queue", message).hint(hint));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks through one job of a submit; its number of tasks.
+    fn admit_job(&self, position: usize, job: &JobSubmission) -> Result<u64, Rejection> {
+        if job.spec.len() > limits::SPEC_BYTES {
+            let message = format!("the spec has {} bytes, {} at most", job.spec.len(), limits::SPEC_BYTES);
+            return Err(Rejection::invalid("spec", message).hint("put large values into blobs or on S3"));
+        }
+        if job.name.len() > limits::NAME_BYTES {
+            let message = format!("the name has {} bytes, {} at most", job.name.len(), limits::NAME_BYTES);
+            return Err(Rejection::invalid("name", message));
+        }
+        if !self.queues.contains_key(queue_of(job)) {
+            let message = format!("there is no queue `{}`", job.queue);
+            return Err(Rejection::new(Code::NotFound, "QUEUE_NOT_FOUND", "queue", message)
+                .hint("list them with `millgrid queue ls`"));
+        }
+        admit_labels(&job.labels)?;
+        if !limits::PRIORITY.contains(&job.priority) {
+            let (low, high) = (limits::PRIORITY.start(), limits::PRIORITY.end());
+            let message = format!("the priority {} isn't between {low} and {high}", job.priority);
+            return Err(Rejection::invalid("priority", message));
+        }
+        let Some(resources) = &job.resources else {
+            return Err(Rejection::invalid("resources", "the resources are missing"));
+        };
+        admit_resources(resources)?;
+        if job.retries > limits::RETRIES {
+            let message = format!("{} retries are asked for, {} at most", job.retries, limits::RETRIES);
+            return Err(Rejection::invalid("retry.retries", message));
+        }
+        let (low, high) = backoff_of(job);
+        if low > high || high > limits::BACKOFF_MS {
+            let message = format!("a back-off from {low} ms to {high} ms isn't a rising span up to one day");
+            return Err(Rejection::invalid("retry.max_backoff", message));
+        }
+        let tasks = ranges::validate(&job.ranges).map_err(|why| Rejection::invalid("array.ranges", why.to_string()))?;
+        if !job.is_array && (tasks != 1 || job.ranges[0].first != 0) {
+            return Err(Rejection::invalid("array.ranges", "a job that isn't an array has the index 0 alone"));
+        }
+        self.admit_dependencies(position, job)?;
+        if job.blobs.len() > limits::BLOBS_OF_A_JOB {
+            let message = format!("the job refers to {} blobs, {} at most", job.blobs.len(), limits::BLOBS_OF_A_JOB);
+            return Err(Rejection::invalid("array.rows", message));
+        }
+        for hash in &job.blobs {
+            let known = Hash::try_from(&hash[..]).is_ok_and(|hash| self.blobs.stored.contains_key(&hash));
+            if !known {
+                let message = "the job refers to a blob that isn't stored, or isn't any more";
+                return Err(Rejection::conflict("BLOB_NOT_FOUND", message)
+                    .hint("upload it again: a blob that no job refers to is kept for an hour"));
+            }
+        }
+        Ok(tasks)
+    }
+
+    fn admit_dependencies(&self, position: usize, job: &JobSubmission) -> Result<(), Rejection> {
+        if job.after.len() > limits::DEPENDENCIES {
+            let message = format!("the job waits for {} others, {} at most", job.after.len(), limits::DEPENDENCIES);
+            return Err(Rejection::invalid("after", message).hint("let a job in between wait for some of them"));
+        }
+        for dependency in &job.after {
+            if dependency.condition() == DependencyCondition::Unspecified {
+                return Err(Rejection::invalid(
+                    "after",
+                    "a dependency doesn't say on what: success, any end or failure",
+                ));
+            }
+            match dependency.on {
+                Some(On::JobId(id)) if self.jobs.get(id).is_some() => {}
+                Some(On::JobId(id)) => return Err(Rejection::job_not_found("after", id)),
+                Some(On::Position(other)) if (other as usize) < position => {}
+                Some(On::Position(other)) => {
+                    let message =
+                        format!("job {position} of the request can't wait for job {other}, which isn't before it");
+                    return Err(Rejection::invalid("edges", message));
+                }
+                None => return Err(Rejection::invalid("after", "a dependency names no job")),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn admit_blob(&self, put: &PutBlob) -> Result<(), Rejection> {
+        let length = put.data.len();
+        if length == 0 || length > limits::BLOB_BYTES {
+            let message = format!("the blob has {length} bytes, not 1 to {}", limits::BLOB_BYTES);
+            return Err(Rejection::invalid("data", message).hint("cut it into chunks"));
+        }
+        if self.blobs.bytes + length as u64 > limits::BLOBS_BYTES {
+            let message = format!("all blobs together take {} bytes of {}", self.blobs.bytes, limits::BLOBS_BYTES);
+            return Err(Rejection::exhausted("BLOBS_FULL", "data", message).hint("put the data on S3 instead"));
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn admit_labels(labels: &BTreeMap<String, String>) -> Result<(), Rejection> {
+    if labels.len() > limits::LABELS {
+        let message = format!("there are {} labels, {} at most", labels.len(), limits::LABELS);
+        return Err(Rejection::invalid("labels", message));
+    }
+    let bad = |text: &str| text.len() > limits::LABEL_BYTES;
+    match labels.iter().find(|(name, value)| name.is_empty() || bad(name) || bad(value)) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let most = limits::LABEL_BYTES;
+            let start: String = name.chars().take(40).collect();
+            let message = format!("the label `{start}` has an empty name, or more than {most} bytes");
+            Err(Rejection::invalid("labels", message))
+        }
+    }
+}
+
+pub(super) fn admit_resources(asked: &Resources) -> Result<(), Rejection> {
+    if asked.cpu_milli == 0 {
+        return Err(Rejection::invalid(
+            "resources.cpu_milli",
+            "a task needs cpu; 0.001 is the least that can be asked",
+        ));
+    }
+    let bounds = [
+        ("resources.cpu_milli", "cpu", asked.cpu_milli, limits::CPU_MILLI),
+        ("resources.memory_mib", "memory", asked.memory_mib, limits::MEMORY_MIB),
+        ("resources.gpus", "gpus", u64::from(asked.gpus), u64::from(limits::GPUS)),
+        ("resources.scratch_gib", "scratch", asked.scratch_gib, limits::SCRATCH_GIB),
+    ];
+    match bounds.into_iter().find(|(_, _, amount, most)| amount > most) {
+        None => Ok(()),
+        Some((field, name, amount, most)) => {
+            Err(Rejection::invalid(field, format!("{amount} of {name} is asked for, {most} at most")))
+        }
+    }
+}
+
+fn queue_of(job: &JobSubmission) -> &str {
+    if job.queue.is_empty() { DEFAULT } else { &job.queue }
+}
+
+/// Shortest and longest wait before a retry.
+fn backoff_of(job: &JobSubmission) -> (u64, u64) {
+    let low = if job.min_backoff_ms == 0 { limits::MIN_BACKOFF_MS } else { job.min_backoff_ms };
+    let high = if job.max_backoff_ms == 0 { limits::MAX_BACKOFF_MS.max(low) } else { job.max_backoff_ms };
+    // A longest wait below the default shortest one means: always so long.
+    let low = if job.min_backoff_ms == 0 { low.min(high) } else { low };
+    (low, high)
+}
+
+impl Step<'_> {
+    pub fn submit(&mut self, submit: &SubmitJobs) -> Outcome {
+        let owner = submit.request.as_ref().map_or("", |request| &request.owner);
+        let owner = self.state.indexes.owner(owner);
+        let first = self.state.jobs.len() + 1;
+        for job in &submit.jobs {
+            self.accept(owner.clone(), first, job);
+        }
+        let count = submit.jobs.len() as u32;
+        self.state.requests.store(submit.request.as_ref(), Answer::Jobs { first, count }, self.state.time_ms);
+        Outcome::Jobs { first, count, duplicate: false }
+    }
+
+    fn accept(&mut self, owner: Arc<str>, first: u64, asked: &JobSubmission) {
+        let state = &mut *self.state;
+        let queue = state.queues.get_key_value(queue_of(asked)).expect("its queue was looked up").0.clone();
+        let (min_backoff_ms, max_backoff_ms) = backoff_of(asked);
+        let terms = state.indexes.intern(Terms {
+            owner,
+            queue,
+            shape: asked.resources.as_ref().map(Shape::from).expect("its resources were looked at"),
+            priority: asked.priority,
+            retries: asked.retries,
+            max_running: asked.max_running,
+            max_failures: asked.max_failures,
+            min_backoff_ms,
+            max_backoff_ms,
+            at_most_once: asked.at_most_once,
+            has_outputs: asked.has_outputs,
+            is_array: asked.is_array,
+            labels: asked.labels.clone(),
+        });
+        let count: u64 = asked.ranges.iter().map(proto::v1::IndexRange::count).sum();
+        let count = u32::try_from(count).expect("an array's size was looked at");
+        let edges: Vec<Edge> = asked
+            .after
+            .iter()
+            .map(|dependency| Edge {
+                job: match dependency.on {
+                    Some(On::JobId(id)) => id,
+                    Some(On::Position(position)) => first + u64::from(position),
+                    None => unreachable!("dependencies were looked at"),
+                },
+                condition: dependency.condition(),
+                met: false,
+            })
+            .collect();
+        let blobs: Vec<Hash> = asked.blobs.iter().filter_map(|hash| Hash::try_from(&hash[..]).ok()).collect();
+        for hash in &blobs {
+            state.blobs.take_up(hash);
+        }
+        let ranges: Option<Arc<[_]>> = asked.is_array.then(|| asked.ranges.clone().into());
+        let extra = (ranges.is_some() || !edges.is_empty() || !blobs.is_empty())
+            .then(|| Box::new(Extra { ranges, after: edges, blobs, ..Extra::default() }));
+        let job = Job {
+            // A copy of its own: a slice would keep the whole entry in memory.
+            spec: bytes::Bytes::copy_from_slice(&asked.spec),
+            name: asked.name.as_str().into(),
+            terms,
+            tasks: Tasks::new(count),
+            records: OrdMap::new(),
+            counts: Counts { pending: count, ..Counts::default() },
+            created_ms: state.wall_ms,
+            started_ms: None,
+            ended_ms: None,
+            highest_attempt: 0,
+            runs: Runs::default(),
+            held: asked.hold,
+            released: asked.after.is_empty(),
+            extra,
+            indexed: Indexed::default(),
+        };
+        let id = state.jobs.len() + 1;
+        state.indexes.add_job(id, &job);
+        state.jobs.push(job);
+        self.touch_tasks(id, 0, count);
+        // Jobs of the same submit come in order, so that what this one waits for is settled.
+        self.settle();
+        self.weigh_dependencies(id);
+        self.settle();
+    }
+
+    pub fn put_blob(&mut self, put: &PutBlob) -> Outcome {
+        let hash = *blake3::hash(&put.data).as_bytes();
+        if !self.state.blobs.stored.contains_key(&hash) {
+            self.events.push(Event::BlobStored { hash });
+        }
+        self.state.blobs.put(hash, &put.data, self.state.time_ms);
+        Outcome::Blob(hash)
+    }
+
+    /// The state of a job that others wait for.
+    pub(super) fn state_of(&self, job: u64) -> JobState {
+        self.state.jobs.get(job).map_or(JobState::Unspecified, Job::state)
+    }
+}

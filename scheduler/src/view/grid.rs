@@ -1,0 +1,159 @@
+//! Queues, workers, sessions and blobs, as the rest of the grid sees them.
+
+use bytes::Bytes;
+use prost::Message;
+use proto::v1::{self, AttemptKey, Cause, Manifest, WorkerState};
+
+use super::{Instruction, SessionView, timestamp};
+use crate::{
+    State,
+    blobs::Hash,
+    job::Phase,
+    queue::Queue,
+    session::Session,
+    shape::{Resource, Shape},
+};
+
+impl State {
+    /// One queue.
+    pub fn queue(&self, name: &str) -> Option<v1::Queue> {
+        let queue = self.queues.get(name)?;
+        Some(queue_view(name, queue, &self.capacity()))
+    }
+
+    /// All queues, by name.
+    pub fn queues(&self) -> Vec<v1::Queue> {
+        let capacity = self.capacity();
+        self.queues.iter().map(|(name, queue)| queue_view(name, queue, &capacity)).collect()
+    }
+
+    /// What all workers have together.
+    fn capacity(&self) -> Shape {
+        let mut total = Shape::default();
+        for session in self.sessions.values() {
+            total.add(&session.about.capacity);
+        }
+        total
+    }
+
+    /// One worker.
+    pub fn worker(&self, name: &str) -> Option<v1::Worker> {
+        let id = *self.indexes.workers.get(name)?;
+        self.sessions.get(&id).map(|session| worker_view(id, session))
+    }
+
+    /// All workers, by name.
+    pub fn workers(&self) -> Vec<v1::Worker> {
+        let session = |id: &u64| self.sessions.get(id).map(|session| worker_view(*id, session));
+        self.indexes.workers.values().filter_map(session).collect()
+    }
+
+    /// All sessions that live, by number.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionView> + '_ {
+        self.sessions.iter().map(|(id, session)| session_view(*id, session))
+    }
+
+    /// One session, if it lives.
+    pub fn session(&self, id: u64) -> Option<SessionView> {
+        self.sessions.get(&id).map(|session| session_view(id, session))
+    }
+
+    /// Everything that a session is asked to do now: its leases, those among them that are to be stopped, and
+    /// its publications. By job and task; the grant of an attempt stands before its kill.
+    pub fn instructions_of(&self, session: u64) -> Vec<Instruction> {
+        let Some(session) = self.sessions.get(&session) else { return Vec::new() };
+        let mut instructions = Vec::with_capacity(session.holds.leases.len());
+        for (job_id, ordinal) in session.holds.leases.iter().chain(&session.holds.publications) {
+            let Some(record) = self.jobs.get(*job_id).and_then(|job| job.records.get(ordinal)) else { continue };
+            let key = AttemptKey { job_id: *job_id, ordinal: *ordinal, attempt: record.attempt };
+            match &record.phase {
+                Phase::Leased(lease) => {
+                    let granted_index = lease.granted_index;
+                    instructions.push(Instruction::Grant { key, granted_index, ahead: lease.ahead });
+                    if let Some(index) = lease.kill_index {
+                        instructions.push(Instruction::Kill { key, cause: Cause::Cancelled, index });
+                    }
+                }
+                Phase::Publishing(publication) => {
+                    let Some((_, index)) = publication.assigned else { continue };
+                    let manifest = Manifest::decode(publication.manifest.clone()).expect("this state encoded it");
+                    instructions.push(Instruction::Publish { key, manifest, index });
+                }
+                Phase::Pending | Phase::Backoff { .. } => {}
+            }
+        }
+        instructions
+    }
+
+    /// Whether a session holds an attempt: leased, being stopped, or to be published by it.
+    pub fn holds(&self, session: u64, key: &AttemptKey) -> bool {
+        let Some(record) = self.jobs.get(key.job_id).and_then(|job| job.records.get(&key.ordinal)) else {
+            return false;
+        };
+        record.attempt == key.attempt
+            && match &record.phase {
+                Phase::Leased(lease) => lease.session == session,
+                Phase::Publishing(publication) => publication.assigned.is_some_and(|(assigned, _)| assigned == session),
+                Phase::Pending | Phase::Backoff { .. } => false,
+            }
+    }
+
+    /// A blob, by its BLAKE3.
+    pub fn blob(&self, hash: &[u8]) -> Option<Bytes> {
+        self.blobs.stored.get(&Hash::try_from(hash).ok()?).map(|blob| blob.data.clone())
+    }
+}
+
+fn session_view(id: u64, session: &Session) -> SessionView {
+    SessionView {
+        id,
+        worker: session.about.worker.to_string(),
+        silent: session.silent,
+        draining: session.draining.is_some(),
+        applied_sequence: session.applied_sequence,
+    }
+}
+
+fn queue_view(name: &str, queue: &Queue, capacity: &Shape) -> v1::Queue {
+    let share = |resource: Resource| match capacity.amount(resource) {
+        0 => 0.0,
+        all => queue.load.used.amount(resource) as f64 / all as f64,
+    };
+    v1::Queue {
+        name: name.to_owned(),
+        weight: queue.weight,
+        paused: queue.paused,
+        limits: Some(v1::QueueLimits {
+            max_running: queue.max_running,
+            max_cpu_milli: queue.max_cpu_milli,
+            max_memory_mib: queue.max_memory_mib,
+            max_queued: queue.max_queued,
+        }),
+        queued: queue.load.queued,
+        running: queue.load.running,
+        share: Resource::ALL.into_iter().map(share).fold(0.0, f64::max),
+    }
+}
+
+fn worker_view(id: u64, session: &Session) -> v1::Worker {
+    let about = &session.about;
+    let idle = session.holds.leases.is_empty() && session.holds.publications.is_empty();
+    let state = match (&session.draining, session.silent) {
+        (_, true) => WorkerState::Silent,
+        (Some(_), false) if idle => WorkerState::Drained,
+        (Some(_), false) => WorkerState::Draining,
+        (None, false) => WorkerState::Ready,
+    };
+    v1::Worker {
+        name: about.worker.to_string(),
+        pool: about.pool.clone(),
+        state: state as i32,
+        labels: about.labels.clone(),
+        capacity: Some(about.capacity.into()),
+        free: Some(session.free().into()),
+        running: session.holds.leases.len() as u64,
+        join_time: Some(timestamp(about.opened_ms)),
+        reason: session.draining.as_deref().unwrap_or_default().to_owned(),
+        session: id,
+    }
+}

@@ -1,0 +1,155 @@
+//! Jobs, as the public API shows them.
+
+use bytes::Bytes;
+use proto::{
+    ranges,
+    v1::{self, Cause, IndexRange, JobState, TaskCounts},
+};
+
+use super::{JobFilter, JobSubmissionView, timestamp};
+use crate::{
+    State,
+    job::{Failures, Job},
+    limits,
+};
+
+impl State {
+    /// A job without its spec, with its failures grouped by cause.
+    pub fn job(&self, id: u64) -> Option<v1::Job> {
+        let job = self.jobs.get(id)?;
+        Some(v1::Job { failures: failures_of(job), ..view_of(id, job) })
+    }
+
+    /// The spec as it was submitted: an encoded `JobSpec` without ranges, dependencies and hold.
+    pub fn spec(&self, id: u64) -> Option<Bytes> {
+        self.jobs.get(id).map(|job| job.spec.clone())
+    }
+
+    /// What the coordinator needs to rebuild a spec and to grant tasks.
+    pub fn submission(&self, id: u64) -> Option<JobSubmissionView> {
+        let job = self.jobs.get(id)?;
+        let edge = |edge: &crate::job::Edge| v1::Dependency { job_id: edge.job, condition: edge.condition as i32 };
+        Some(JobSubmissionView {
+            id,
+            owner: job.terms.owner.to_string(),
+            ranges: job.ranges().to_vec(),
+            is_array: job.terms.is_array,
+            resources: job.terms.shape.into(),
+            after: job.after().iter().map(edge).collect(),
+            held: job.held,
+            has_outputs: job.terms.has_outputs,
+        })
+    }
+
+    /// The indexes of a job, for [`proto::ranges`]; a plain job has the index 0 alone.
+    pub fn ranges(&self, id: u64) -> Option<&[IndexRange]> {
+        self.jobs.get(id).map(Job::ranges)
+    }
+
+    /// The newest job of an owner.
+    pub fn newest_job_of(&self, owner: &str) -> Option<u64> {
+        self.indexes.newest.get(owner).copied()
+    }
+
+    /// Jobs below `before`, newest first, without their failures; and below which number the next page begins,
+    /// if there may be more. A page looks at [`limits::LIST_SCAN`] jobs at most, so that it may be short.
+    pub fn jobs(&self, filter: &JobFilter, before: Option<u64>, limit: usize) -> (Vec<v1::Job>, Option<u64>) {
+        let ended_states = [JobState::Succeeded, JobState::Failed, JobState::Cancelled, JobState::Skipped];
+        let ended = filter.ended || filter.states.iter().any(|state| ended_states.contains(state));
+        let below = before.unwrap_or(self.jobs.len() + 1).min(self.jobs.len() + 1);
+        if ended {
+            return self.page((1..below).rev(), filter, limit);
+        }
+        match &filter.owner {
+            None => self.page(self.indexes.open_all.range(..below).rev().copied(), filter, limit),
+            Some(owner) => match self.indexes.open.get(owner.as_str()) {
+                None => (Vec::new(), None),
+                Some(jobs) => self.page(jobs.range(..below).rev().copied(), filter, limit),
+            },
+        }
+    }
+
+    fn page(&self, ids: impl Iterator<Item = u64>, filter: &JobFilter, limit: usize) -> (Vec<v1::Job>, Option<u64>) {
+        let mut page = Vec::new();
+        let mut last = None;
+        for (looked_at, id) in ids.enumerate() {
+            if page.len() >= limit || looked_at >= limits::LIST_SCAN {
+                return (page, last);
+            }
+            last = Some(id);
+            let Some(job) = self.jobs.get(id) else { continue };
+            if filter.created_after_ms.is_some_and(|after| job.created_ms < after) {
+                // Older ones were created no later.
+                return (page, None);
+            }
+            if matches(filter, job) {
+                page.push(view_of(id, job));
+            }
+        }
+        (page, None)
+    }
+}
+
+fn matches(filter: &JobFilter, job: &Job) -> bool {
+    let terms = &job.terms;
+    filter.owner.as_deref().is_none_or(|owner| *owner == *terms.owner)
+        && (filter.states.is_empty() || filter.states.contains(&job.state()))
+        && (filter.queue.is_empty() || *filter.queue == *terms.queue)
+        && filter.labels.iter().all(|(name, value)| terms.labels.get(name) == Some(value))
+}
+
+fn view_of(id: u64, job: &Job) -> v1::Job {
+    let (terms, counts) = (&job.terms, &job.counts);
+    let (cause, exit_code, signal) = job.verdict();
+    let waits = if job.released { 0 } else { counts.pending };
+    let tasks = TaskCounts {
+        waiting: u64::from(waits),
+        queued: u64::from(counts.pending - waits + counts.backoff),
+        leased: u64::from(counts.leased),
+        running: u64::from(counts.running + counts.publishing),
+        succeeded: u64::from(counts.succeeded),
+        failed: u64::from(counts.failed),
+        cancelled: u64::from(counts.cancelled),
+        skipped: u64::from(counts.skipped),
+    };
+    v1::Job {
+        id,
+        name: job.name.to_string(),
+        state: job.state() as i32,
+        held: job.held && !job.ended(),
+        queue: terms.queue.to_string(),
+        owner: terms.owner.to_string(),
+        labels: terms.labels.clone(),
+        priority: terms.priority,
+        task_count: u64::from(job.tasks.count()),
+        tasks: Some(tasks),
+        exit_code,
+        cause: cause as i32,
+        signal,
+        create_time: Some(timestamp(job.created_ms)),
+        start_time: job.started_ms.map(timestamp),
+        end_time: job.ended_ms.map(timestamp),
+        spec: None,
+        reason: job.extra.as_deref().and_then(|extra| extra.reason.as_deref()).unwrap_or_default().to_owned(),
+        failures: Vec::new(),
+        grid_failures: job.failures().map_or(0, Failures::by_the_grid),
+        duplicate: false,
+        publishing: u64::from(counts.publishing),
+    }
+}
+
+fn failures_of(job: &Job) -> Vec<v1::FailureGroup> {
+    let Some(failures) = job.failures() else { return Vec::new() };
+    let group = |(kind, group): (&(i32, i32, i32), &crate::job::Group)| {
+        let (cause, exit_code, signal) = *kind;
+        v1::FailureGroup {
+            cause,
+            exit_code: (cause == Cause::ExitCode as i32).then_some(exit_code),
+            signal,
+            count: u64::from(group.count),
+            indexes: group.ordinals.iter().filter_map(|ordinal| ranges::index_of(job.ranges(), *ordinal)).collect(),
+            detail: group.detail.to_string(),
+        }
+    };
+    failures.groups.iter().map(group).collect()
+}
