@@ -1,1 +1,23 @@
+//! A whole grid of real processes for a test, driven through the command line as its users drive it.
+//!
+//! A test takes [`Grid::shared`] when it only submits work, [`Grid::start`] when it breaks something, and
+//! [`Grid::start_alone`] when it measures. However the test ends, the grid's replicas are compared and every
+//! process of it is gone afterwards.
 
+#![allow(clippy::unwrap_used)]
+
+mod document;
+mod grid;
+mod output;
+mod ports;
+mod processes;
+mod programs;
+mod transcript;
+mod wait;
+
+pub use document::{check_fields, text, whole};
+pub use grid::{Grid, Options, Test};
+pub use output::{Output, Running};
+pub use processes::processes_of;
+pub use transcript::{Block, blocks, matches};
+pub use wait::{eventually, until};

@@ -2,10 +2,10 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read, Seek},
     os::unix::process::CommandExt,
     path::Path,
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +18,7 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// How often a running program is looked at.
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Whether the user asked to stop.
 #[derive(Clone)]
@@ -52,6 +52,40 @@ pub fn replace(mut command: Command) -> anyhow::Result<ExitCode> {
 pub fn run(command: &mut Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
     let group = Group::spawn(command.stdin(Stdio::null()))?;
     group.wait(interrupt, None).map(|ended| ended == Ended::Success)
+}
+
+/// What a program said, and its exit code if no signal ended it.
+#[derive(Debug)]
+pub struct Captured {
+    /// None: a signal.
+    pub code: Option<i32>,
+    /// All of it.
+    pub stdout: String,
+    /// All of it.
+    pub stderr: String,
+}
+
+impl Captured {
+    /// Stdout as one document.
+    pub fn json(&self) -> anyhow::Result<serde_json::Value> {
+        serde_json::from_str(&self.stdout).with_context(|| format!("no JSON: {}", self.stdout))
+    }
+}
+
+/// Runs with output and errors kept.
+pub fn capture(command: &mut Command, interrupt: &Interrupt) -> anyhow::Result<Captured> {
+    interrupt.check()?;
+    let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+    let mut group = Group::spawn(command)?;
+    let code = group.status(interrupt, None)?.and_then(|status| status.code());
+    let read = |file: &mut File| {
+        let mut bytes = Vec::new();
+        file.seek(io::SeekFrom::Start(0))?;
+        file.read_to_end(&mut bytes)?;
+        Ok::<_, io::Error>(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    Ok(Captured { code, stdout: read(&mut stdout)?, stderr: read(&mut stderr)? })
 }
 
 /// How a program ended.
@@ -93,15 +127,24 @@ impl Group {
     }
 
     fn wait(mut self, interrupt: &Interrupt, limit: Option<Duration>) -> anyhow::Result<Ended> {
+        Ok(match self.status(interrupt, limit)? {
+            Some(status) if status.success() => Ended::Success,
+            Some(_) => Ended::Failure,
+            None => Ended::TimeLimit,
+        })
+    }
+
+    /// None: it runs longer than it may.
+    fn status(&mut self, interrupt: &Interrupt, limit: Option<Duration>) -> anyhow::Result<Option<ExitStatus>> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
                 self.ended = true;
-                return Ok(if status.success() { Ended::Success } else { Ended::Failure });
+                return Ok(Some(status));
             }
             interrupt.check()?;
             if limit.is_some_and(|limit| start.elapsed() > limit) {
-                return Ok(Ended::TimeLimit);
+                return Ok(None);
             }
             thread::sleep(LOOK);
         }

@@ -76,6 +76,12 @@ pub fn impure(sources: &[Source]) -> Vec<Broken> {
     broken
 }
 
+/// Words that stand where they do for a reason.
+const EXCUSED: [(&str, &str); 1] = [
+    // It is the process that the other tests start and kill, and does nothing by itself.
+    ("cli/s3/tests/endpoint/main.rs", "#[ignore = \"the process that other tests kill\"]"),
+];
+
 /// Notes to oneself and tests that don't run.
 pub fn unfinished(sources: &[Source]) -> Vec<Broken> {
     // Written in two halves, since this file is checked as well.
@@ -83,6 +89,9 @@ pub fn unfinished(sources: &[Source]) -> Vec<Broken> {
     let mut broken = Vec::new();
     for source in sources {
         for (index, line) in source.text.lines().enumerate() {
+            if EXCUSED.contains(&(source.path.as_str(), line)) {
+                continue;
+            }
             for word in words.into_iter().filter(|word| has_word(line, word)) {
                 let place = format!("{}:{}", source.path, index + 1);
                 broken.push(Broken { place, problem: format!("`{word}` is left") });
