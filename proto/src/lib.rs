@@ -25,5 +25,7 @@ pub mod internal {
     }
 }
 
+pub use prost_types::{Duration, Timestamp};
+
 /// An encoded `FileDescriptorSet` of everything above.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -30,9 +30,7 @@ pub(crate) enum Leadership {
         term: u64,
     },
     /// Everything of earlier terms is applied.
-    Leading {
-        clock: Clock,
-    },
+    Leading { term: u64, clock: Clock },
 }
 
 /// The core of one coordinator; see the crate's documentation.
@@ -174,7 +172,7 @@ impl Core {
     pub fn flush(&mut self, now_ms: u64, wall_ms: i64) -> Vec<Output> {
         self.set_time(now_ms, wall_ms);
         self.answer_ready();
-        if let Leadership::Leading { clock } = self.leadership {
+        if let Leadership::Leading { clock, .. } = self.leadership {
             self.tend_sessions(clock);
             self.tend_logs();
             self.plan();
@@ -209,7 +207,7 @@ impl Core {
         }
         self.outputs.push(Output::Applied { index });
         if matches!(self.leadership, Leadership::Elected { term: elected } if elected == term) {
-            self.take_office();
+            self.take_office(term);
         }
     }
 
@@ -262,16 +260,23 @@ impl Core {
 
     fn role(&mut self, term: u64, leading: bool) {
         match (leading, self.leadership) {
-            (true, Leadership::Following) => self.leadership = Leadership::Elected { term },
-            (true, Leadership::Elected { .. }) => self.leadership = Leadership::Elected { term },
-            (true, Leadership::Leading { .. }) | (false, Leadership::Following) => {}
+            (true, Leadership::Leading { term: before, .. }) if before == term => {}
+            // Leadership was lost and won again between two looks: nothing of the earlier term holds.
+            (true, Leadership::Leading { .. }) => {
+                self.resign();
+                self.leadership = Leadership::Elected { term };
+            }
+            (true, Leadership::Following | Leadership::Elected { .. }) => {
+                self.leadership = Leadership::Elected { term };
+            }
+            (false, Leadership::Following) => {}
             (false, Leadership::Elected { .. } | Leadership::Leading { .. }) => self.resign(),
         }
     }
 
     /// The first entry of the term is applied: from here on log time goes on, and everyone is served.
-    fn take_office(&mut self) {
-        self.leadership = Leadership::Leading { clock: Clock::starting(self.state.time_ms(), self.now_ms) };
+    fn take_office(&mut self, term: u64) {
+        self.leadership = Leadership::Leading { term, clock: Clock::starting(self.state.time_ms(), self.now_ms) };
         self.sessions = Sessions::of_new_leader(&self.state, self.now_ms, &self.settings);
         self.planning = Planning::default();
         self.tick_flying = false;

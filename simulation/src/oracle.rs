@@ -1,0 +1,210 @@
+//! What must never be: the invariants, checked against the committed log itself and against what really ran.
+//!
+//! The oracle applies each committed entry once, as soon as any replica has it, to a state of its own. So it knows
+//! what every replica's state must be, which ends were accepted, and what became of every acknowledged call.
+
+use std::{collections::BTreeMap, fmt};
+
+use bytes::Bytes;
+use proto::v1::{AttemptKey, Cause, JobState};
+use scheduler::{Event, State};
+use worker_core::Key;
+
+use crate::figures::Figures;
+
+/// An invariant that broke.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Its name in the list of promises, e.g. `I3`.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.detail)
+    }
+}
+
+/// What really became of an attempt's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Truth {
+    /// The exit code; absent while it runs.
+    pub(crate) exit_code: Option<i32>,
+}
+
+/// The log's meaning, and what really happened.
+#[derive(Debug)]
+pub(crate) struct Oracle {
+    pub(crate) state: State,
+    applied: u64,
+    committed: BTreeMap<u64, (u64, [u8; 32])>,
+    /// Digest after each index.
+    digests: BTreeMap<u64, [u8; 32]>,
+    leaders: BTreeMap<u64, u64>,
+    ended: BTreeMap<Key, Cause>,
+    truths: BTreeMap<Key, Truth>,
+    /// Acknowledged submits: request id -> job.
+    pub(crate) acknowledged: BTreeMap<String, u64>,
+    pub(crate) violation: Option<Violation>,
+    checks: u64,
+}
+
+impl Oracle {
+    pub(crate) fn new() -> Self {
+        let state = State::new();
+        let digests = BTreeMap::from([(0, state.digest())]);
+        Self {
+            state,
+            applied: 0,
+            committed: BTreeMap::new(),
+            digests,
+            leaders: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            truths: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
+            violation: None,
+            checks: 0,
+        }
+    }
+
+    /// The first one counts; what comes after may be its consequence.
+    pub(crate) fn violated(&mut self, invariant: &'static str, detail: String) {
+        self.violation.get_or_insert(Violation { invariant, detail });
+    }
+
+    pub(crate) fn leads(&mut self, term: u64, member: u64, figures: &mut Figures) {
+        match self.leaders.insert(term, member) {
+            None => figures.leaders += 1,
+            Some(before) if before == member => {}
+            Some(before) => self.violated("I9", format!("members {before} and {member} both lead term {term}")),
+        }
+    }
+
+    /// A replica hands an entry to its state.
+    pub(crate) fn committed(&mut self, index: u64, term: u64, data: &Bytes, figures: &mut Figures) {
+        let content = (term, *blake3::hash(data).as_bytes());
+        match self.committed.get(&index) {
+            Some(known) if *known == content => return,
+            Some(known) => {
+                let detail = format!("index {index} was committed in term {} and again, differently, in {term}", known.0);
+                return self.violated("I9", detail);
+            }
+            None => {}
+        }
+        if index != self.applied + 1 {
+            return self.violated("I9", format!("index {index} was committed behind {}", self.applied));
+        }
+        self.committed.insert(index, content);
+        self.applied = index;
+        if !data.is_empty() {
+            self.apply(index, data, figures);
+        }
+        self.digests.insert(index, self.state.digest());
+    }
+
+    fn apply(&mut self, index: u64, data: &Bytes, figures: &mut Figures) {
+        let Ok(entry) = proto::entry::decode(data) else {
+            return self.violated("I8", format!("the entry at {index} can't be read"));
+        };
+        let applied = self.state.apply(index, &entry);
+        for event in &applied.events {
+            if let Event::AttemptEnded { key, cause, exit_code, .. } = event {
+                figures.ends += 1;
+                self.attempt_ended(*key, *cause, *exit_code, figures);
+            }
+        }
+        for outcome in applied.outcomes.iter().flatten() {
+            if let scheduler::Outcome::Reported { verdicts, .. } = outcome {
+                let fenced = verdicts.iter().filter(|(_, verdict)| *verdict == scheduler::Verdict::Fenced);
+                figures.fenced += fenced.count() as u64;
+            }
+        }
+        self.checks += 1;
+        if self.checks.is_multiple_of(20)
+            && let Err(violation) = self.state.check()
+        {
+            self.violated("I10", format!("after index {index}: {violation:?}"));
+        }
+    }
+
+    fn attempt_ended(&mut self, key: AttemptKey, cause: Cause, exit_code: i32, figures: &mut Figures) {
+        let key = Key::from(key);
+        if let Some(before) = self.ended.insert(key, cause) {
+            figures.twice += 1;
+            self.violated("I3", format!("attempt {key} ended as {before:?} and again as {cause:?}"));
+        }
+        if cause == Cause::ExitCode {
+            let truth = self.truths.get(&key).and_then(|truth| truth.exit_code);
+            if truth != Some(exit_code) {
+                let detail = format!("attempt {key} is recorded with exit code {exit_code}, but what ran had {truth:?}");
+                self.violated("I5", detail);
+            }
+        }
+    }
+
+    /// A process was started.
+    pub(crate) fn started(&mut self, key: Key) {
+        if self.truths.insert(key, Truth { exit_code: None }).is_some() {
+            self.violated("I4", format!("attempt {key} was started twice"));
+        }
+    }
+
+    /// How often a task was started in all.
+    pub(crate) fn starts(&self, job: u64, ordinal: u32) -> usize {
+        let low = Key { job, ordinal, attempt: 0 };
+        let high = Key { job, ordinal, attempt: u32::MAX };
+        self.truths.range(low..=high).count()
+    }
+
+    /// A process ended by itself.
+    pub(crate) fn exited(&mut self, key: Key, exit_code: i32) {
+        self.truths.insert(key, Truth { exit_code: Some(exit_code) });
+    }
+
+    /// A replica's digest at an index that it has just applied.
+    pub(crate) fn digest(&mut self, member: u64, index: u64, digest: [u8; 32], figures: &mut Figures) {
+        match self.digests.get(&index) {
+            Some(expected) if *expected == digest => figures.digests += 1,
+            Some(_) => self.violated("I8", format!("member {member} has another digest after index {index}")),
+            None => {}
+        }
+    }
+
+    /// Whether every acknowledged submit is one job, and no request id made two.
+    pub(crate) fn check_submits(&mut self, figures: &mut Figures) {
+        let mut by_name: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        let filter = scheduler::JobFilter { ended: true, ..scheduler::JobFilter::default() };
+        let (mut before, mut more) = (None, true);
+        while more {
+            let (jobs, next) = self.state.jobs(&filter, before, 1_000);
+            for job in jobs {
+                by_name.entry(job.name).or_default().push(job.id);
+            }
+            (before, more) = (next, next.is_some());
+        }
+        for (name, jobs) in &by_name {
+            if jobs.len() > 1 {
+                self.violated("I2", format!("request id {name} made jobs {jobs:?}"));
+            }
+        }
+        for (name, job) in self.acknowledged.clone() {
+            if by_name.get(&name).is_none_or(|jobs| !jobs.contains(&job)) {
+                figures.lost += 1;
+                self.violated("I1", format!("job {job} was acknowledged for {name} and is not there"));
+            }
+        }
+    }
+
+    /// The first job that has not ended, if any.
+    pub(crate) fn unended(&self) -> Option<u64> {
+        let (jobs, _) = self.state.jobs(&scheduler::JobFilter::default(), None, 1_000);
+        jobs.iter().filter(|job| !is_over(job.state())).map(|job| job.id).min()
+    }
+}
+
+/// Whether a job has ended.
+pub(crate) fn is_over(state: JobState) -> bool {
+    matches!(state, JobState::Succeeded | JobState::Failed | JobState::Cancelled | JobState::Skipped)
+}

@@ -1,0 +1,48 @@
+//! Bugs that can be planted, so that the simulator proves that it would find them. They are planted around the
+//! production code, where its driver could be wrong in the same way, never in it.
+
+/// A bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Plant {
+    /// What a worker reports of an attempt that isn't its own any more is taken for the one that has it now.
+    NoFence,
+    /// A replica says that a write is durable before it is.
+    AckBeforeFsync,
+    /// A replica that comes back relies on bytes that it can read but that were never synced.
+    NoFsyncAtStart,
+    /// A repeated submit is taken for a new one.
+    RequestIdsIgnored,
+    /// A leader answers renewals and reads without asking whether it still leads.
+    DeposedLeaderAnswers,
+    /// A replica forgets at a restart whom it voted for.
+    VoteForgotten,
+}
+
+impl Plant {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::NoFence,
+        Self::AckBeforeFsync,
+        Self::NoFsyncAtStart,
+        Self::RequestIdsIgnored,
+        Self::DeposedLeaderAnswers,
+        Self::VoteForgotten,
+    ];
+
+    /// What it is called on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoFence => "no-fence",
+            Self::AckBeforeFsync => "ack-before-fsync",
+            Self::NoFsyncAtStart => "no-fsync-at-start",
+            Self::RequestIdsIgnored => "request-ids-ignored",
+            Self::DeposedLeaderAnswers => "deposed-leader-answers",
+            Self::VoteForgotten => "vote-forgotten",
+        }
+    }
+
+    /// The bug of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|plant| plant.name() == name)
+    }
+}
