@@ -180,7 +180,7 @@ mod tests {
         check(&none, &[DEV], Ok(("https://127.0.0.1:7070", true)));
         check(&none, &[LAB, DEV], Ok(("https://lab:7070", false)));
         check(&context("dev"), &[LAB, DEV], Ok(("https://127.0.0.1:7070", true)));
-        check(&context("x"), &[LAB, DEV], Err("there is no context `x`"));
+        check(&context("x"), &[LAB, DEV], Err("--context: there is no context `x`"));
         check(&endpoint, &[LAB, DEV], Ok(("https://a,https://b", false)));
     }
 

@@ -238,6 +238,12 @@ impl From<client::Error> for Failure {
     }
 }
 
+impl From<crate::identity::Problem> for Failure {
+    fn from(problem: crate::identity::Problem) -> Self {
+        Self::said(problem.code(), "IDENTITY", problem.to_string())
+    }
+}
+
 /// Of our own output.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {

@@ -4,11 +4,13 @@
 //! stderr, and ends with an exit code or a [`failure::Failure`].
 
 mod config;
+mod dev;
 mod diagnosis;
 mod failure;
 mod follow;
 mod globals;
 mod grammar;
+mod identity;
 mod outcome;
 mod output;
 mod progress;
@@ -82,6 +84,8 @@ enum Verb {
     Worker(worker::Args),
     /// Coordinators
     Cluster(cluster::Args),
+    /// A whole grid on this machine
+    Dev(Box<dev::Args>),
     /// Copy files to and from S3
     Cp(cp::Args),
     /// Say which release this is
@@ -124,6 +128,11 @@ fn main() -> ExitCode {
 async fn dispatch(cli: Cli) -> Result<u8, (Failure, bool)> {
     let Cli { globals, verb } = cli;
     let asked = globals.output;
+    let verb = match verb {
+        // It needs no configuration, and writes some.
+        Verb::Dev(args) => return start_dev(*args, is_json(asked)).await.map_err(|failure| (failure, is_json(asked))),
+        other => other,
+    };
     let scope = Scope::new(globals).map_err(|failure| (failure, is_json(asked)))?;
     let json = is_json(scope.config.output);
     let done = match verb {
@@ -141,9 +150,17 @@ async fn dispatch(cli: Cli) -> Result<u8, (Failure, bool)> {
         Verb::Worker(args) => worker::run(args, &scope).await,
         Verb::Cluster(args) => cluster::run(args, &scope).await,
         Verb::Cp(args) => cp::run(args, &scope).await,
+        Verb::Dev(_) => unreachable!("it was dealt with above"),
         Verb::Version => version::run(scope.output),
     };
     done.map_err(|failure| (failure, json))
+}
+
+/// What fails there is told there; only its exit code comes back.
+async fn start_dev(mut args: dev::Args, json: bool) -> Result<u8, Failure> {
+    args.json = json;
+    let code = dev::run(args).await.map_err(|error| Failure::local(error.to_string()))?;
+    Ok(u8::try_from(code).unwrap_or(1))
 }
 
 fn is_json(format: Option<Format>) -> bool {

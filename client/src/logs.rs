@@ -32,6 +32,8 @@ pub struct Logs {
     pauses: Pauses,
     /// Whether the open stream was asked for one attempt although its caller wants all that follow.
     narrowed: bool,
+    /// Whether the attempt that is read is not the first: its streams begin at 0, whatever the caller asked.
+    later: bool,
     /// Of the attempt that was read last.
     attempt: u32,
     stdout: Position,
@@ -50,7 +52,7 @@ impl Logs {
     pub(crate) fn new(grid: Grid, request: ReadLogsRequest) -> Self {
         let pauses = grid.pauses();
         let (stdout, stderr) = (Position::default(), Position::default());
-        Self { grid, request, open: None, pauses, narrowed: false, attempt: 0, stdout, stderr }
+        Self { grid, request, open: None, pauses, narrowed: false, later: false, attempt: 0, stdout, stderr }
     }
 
     /// The next piece; none at the end. Waits through any outage until the grid's deadline
@@ -81,15 +83,19 @@ impl Logs {
                 Ok(Some(message)) => {
                     self.pauses = self.grid.pauses();
                     match self.take(message) {
-                        Some(piece) => return Ok(Some(piece)),
-                        None => continue,
+                        Taken::Piece(piece) => return Ok(Some(piece)),
+                        Taken::Nothing => {}
+                        Taken::Skipped => self.open = None,
                     }
+                    continue;
                 }
                 Ok(None) if self.narrowed && self.request.follow => {
-                    // The attempt that was resumed is read to its end; there may be a later one.
+                    // The attempt that was resumed is read to its end; there may be a later one. Asked from here on,
+                    // the coordinator sends nothing of this one again.
                     (self.stdout.ended, self.stderr.ended) = (true, true);
                     self.narrowed = false;
-                    self.open = Some(open(&self.grid, self.request.clone()).await?);
+                    let request = ReadLogsRequest { attempt: self.request.attempt, ..self.resumed() };
+                    self.open = Some(open(&self.grid, request).await?);
                     continue;
                 }
                 Ok(None) => return Ok(None),
@@ -108,7 +114,11 @@ impl Logs {
 
     /// The request that goes on where this one stands.
     fn resumed(&self) -> ReadLogsRequest {
-        let from = |position: Position, asked: i64| position.next.map_or(asked, |next| next as i64);
+        let from = |position: Position, asked: i64| match position.next {
+            Some(next) => next as i64,
+            None if self.later => 0,
+            None => asked,
+        };
         let mut request = self.request.clone();
         request.stdout_offset = from(self.stdout, request.stdout_offset);
         request.stderr_offset = from(self.stderr, request.stderr_offset);
@@ -120,34 +130,50 @@ impl Logs {
     }
 
     /// Drops what was read before, and keeps account.
-    fn take(&mut self, message: ReadLogsResponse) -> Option<Piece> {
+    fn take(&mut self, message: ReadLogsResponse) -> Taken {
         if message.attempt < self.attempt {
-            return None;
+            return Taken::Nothing;
         }
         if message.attempt > self.attempt {
+            self.later = self.attempt != 0;
             self.attempt = message.attempt;
             (self.stdout, self.stderr) = (Position::default(), Position::default());
         }
         let stream = message.stream();
+        let begin = if self.later { Some(0) } else { None };
         let position = match stream {
             LogStream::Stdout => &mut self.stdout,
             LogStream::Stderr => &mut self.stderr,
-            LogStream::Unspecified => return None,
+            LogStream::Unspecified => return Taken::Nothing,
         };
         if position.ended {
-            return None;
+            return Taken::Nothing;
         }
-        let known = position.next.unwrap_or(message.offset).saturating_sub(message.offset);
-        let data = Bytes::from(message.data);
-        let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(data.len());
-        let data = data.slice(skipped..);
-        let offset = message.offset + skipped as u64;
+        let expected = position.next.or(begin).unwrap_or(message.offset);
+        if message.offset > expected && !self.narrowed {
+            // The offsets were those of an earlier attempt. Asked for by its number, this one comes whole.
+            return Taken::Skipped;
+        }
+        let known = usize::try_from(expected.saturating_sub(message.offset)).unwrap_or(usize::MAX);
+        let data = message.data.slice(known.min(message.data.len())..);
+        let offset = expected.max(message.offset);
         position.next = Some(offset + data.len() as u64 + message.lost_bytes);
         position.ended = message.end;
-        let nothing = data.is_empty() && message.lost_bytes == 0 && !message.end;
+        if data.is_empty() && message.lost_bytes == 0 && !message.end {
+            return Taken::Nothing;
+        }
         let (attempt, lost_bytes, end) = (message.attempt, message.lost_bytes, message.end);
-        (!nothing).then_some(Piece { stream, attempt, offset, data, lost_bytes, end })
+        Taken::Piece(Piece { stream, attempt, offset, data, lost_bytes, end })
     }
+}
+
+/// What a message came to.
+enum Taken {
+    Piece(Piece),
+    /// It was known before.
+    Nothing,
+    /// It begins behind bytes that are not known.
+    Skipped,
 }
 
 async fn open(grid: &Grid, request: ReadLogsRequest) -> Result<(Connection, Streaming<ReadLogsResponse>), Error> {

@@ -1,17 +1,26 @@
 //! `millgrid cluster`
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use proto::v1::{BootstrapRequest, GetClusterStatusRequest, GetMemberRequest, Member, TransferLeaderRequest};
 use serde::Serialize;
 
-use crate::{failure::Failure, globals::Format, output, scope::Scope, view::cluster::Status};
+use crate::{
+    failure::Failure,
+    globals::Format,
+    identity::{self, Role},
+    output,
+    scope::Scope,
+    view::cluster::Status,
+};
 
 /// Arguments of cluster.
 #[derive(Debug, Clone, clap::Args)]
 #[command(before_help = "Examples:
   millgrid cluster status
   millgrid cluster transfer-leader c2
+  millgrid cluster init-ca --dir ca
+  millgrid cluster issue-cert --role coordinator --host 10.0.1.5 --dir ca c1
   millgrid cluster bootstrap --endpoint https://10.0.1.5:7070,https://10.0.2.5:7070,https://10.0.3.5:7070")]
 pub struct Args {
     #[command(subcommand)]
@@ -28,6 +37,29 @@ enum Verb {
         #[arg(value_name = "NAME")]
         member: Option<String>,
     },
+    /// Make the grid's own certificate authority: ca.pem, and ca.key, which is to be kept safe
+    InitCa {
+        /// Folder to write to
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Issue a certificate of the authority: NAME.pem and NAME.key
+    IssueCert {
+        /// What its holder may do
+        #[arg(long, value_enum)]
+        role: Role,
+        /// Member, worker or owner
+        name: String,
+        /// A host name or address by which a coordinator is reached; may be repeated
+        #[arg(long, value_name = "HOST")]
+        host: Vec<String>,
+        /// Folder of the authority
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+        /// Folder to write to [default: the authority's]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
     /// Tell the coordinators at all endpoints, once, that they are the members of one cluster
     Bootstrap,
 }
@@ -38,7 +70,25 @@ pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
         Verb::Status => status(scope).await,
         Verb::TransferLeader { member } => transfer(member.unwrap_or_default(), scope).await,
         Verb::Bootstrap => bootstrap(scope).await,
+        Verb::InitCa { dir } => written(identity::init_ca(&dir), scope),
+        Verb::IssueCert { role, name, host, dir, out } => {
+            let out = out.unwrap_or_else(|| dir.clone());
+            written(identity::issue_cert(&dir, role, &name, &host, &out), scope)
+        }
     }
+}
+
+/// Says which files were written.
+fn written(files: Result<identity::Files, identity::Problem>, scope: &Scope) -> Result<u8, Failure> {
+    #[derive(Serialize)]
+    struct Written {
+        cert: String,
+        key: String,
+    }
+    let files = files?;
+    let written = Written { cert: files.cert.display().to_string(), key: files.key.display().to_string() };
+    scope.output.one(&written, &written.cert, || format!("{}\n{}", written.cert, written.key))?;
+    Ok(0)
 }
 
 async fn status(scope: &Scope) -> Result<u8, Failure> {
