@@ -23,10 +23,16 @@ mod upload;
 use std::{
     env,
     path::{Path, PathBuf},
-    sync::Arc, time::Duration};
+    sync::Arc,
+    time::Duration,
+};
 
 use aws_config::{BehaviorVersion, Region, timeout::TimeoutConfig};
-use aws_sdk_s3::{Client, config::retry::RetryConfig, primitives::{ByteStream, Length}};
+use aws_sdk_s3::{
+    Client,
+    config::retry::RetryConfig,
+    primitives::{ByteStream, Length},
+};
 use aws_smithy_http_client::tls;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -121,7 +127,8 @@ impl Stage {
         if let Some(region) = settings.region {
             loader = loader.region(Region::new(region));
         } else if env::var_os("AWS_REGION").is_none() && env::var_os("AWS_DEFAULT_REGION").is_none() {
-            loader = loader.region(aws_config::meta::region::RegionProviderChain::default_provider().or_else("us-east-1"));
+            loader =
+                loader.region(aws_config::meta::region::RegionProviderChain::default_provider().or_else("us-east-1"));
         }
         let foreign = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().any(|name| env::var_os(name).is_some());
         let path_style = settings.s3_endpoint.is_some() || foreign;
@@ -159,3 +166,6 @@ impl Stage {
         &self.inner.client
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -142,7 +142,7 @@ enum Broken {
 fn checksum(output: &HeadObjectOutput) -> Option<(ChecksumAlgorithm, String)> {
     let known = [
         (ChecksumAlgorithm::Crc64Nvme, output.checksum_crc64_nvme()),
-        (ChecksumAlgorithm::Crc32C, output.checksum_crc32_c()),
+        (ChecksumAlgorithm::Crc32c, output.checksum_crc32_c()),
         (ChecksumAlgorithm::Crc32, output.checksum_crc32()),
         (ChecksumAlgorithm::Sha256, output.checksum_sha256()),
         (ChecksumAlgorithm::Sha1, output.checksum_sha1()),

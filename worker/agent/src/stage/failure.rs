@@ -96,7 +96,7 @@ pub(super) fn describe<E: ProvideErrorMetadata + Error + 'static>(error: &SdkErr
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code.to_owned(),
         (None, _) => {
-            let chain = std::iter::successors(Some(error as &dyn Error), |error| error.source());
+            let chain = std::iter::successors(Some(error as &dyn Error), |error| (*error).source());
             chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
         }
     }

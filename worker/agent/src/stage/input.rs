@@ -31,8 +31,7 @@ impl Stage {
         if !input.source.ends_with('/') {
             return Ok(vec![Wanted::new(url, input.path, input.etag)?]);
         }
-        let mut pages =
-            self.client().list_objects_v2().bucket(&url.bucket).prefix(&url.key).into_paginator().send();
+        let mut pages = self.client().list_objects_v2().bucket(&url.bucket).prefix(&url.key).into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| StageFailure::of_request(&input.source, &error))?;

@@ -1,7 +1,7 @@
 //! Manifests, too long for an entry of the log, as objects of the grid's own.
 
-use proto::v1;
 use prost::Message;
+use proto::v1;
 
 use super::{Stage, StageFailure, object::ObjectUrl};
 

@@ -38,7 +38,9 @@ impl Stage {
         drop(uploads);
         let stored = match failed {
             Some(failure) => Err(failure),
-            None => self.store_manifest(v1::Manifest { entries: entries.clone(), ..Default::default() }, grid_prefix).await,
+            None => {
+                self.store_manifest(v1::Manifest { entries: entries.clone(), ..Default::default() }, grid_prefix).await
+            }
         };
         if stored.is_err() {
             // Those that were cut off in the middle are left to the bucket's lifecycle rule.

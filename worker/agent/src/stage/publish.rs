@@ -47,9 +47,11 @@ impl Stage {
 
     async fn complete(&self, entry: &v1::ManifestEntry, labels: &UploadLabels) -> Result<String, StageFailure> {
         let object = ObjectUrl { bucket: entry.bucket.clone(), key: entry.key.clone() };
-        let parts = entry.part_etags.iter().enumerate().map(|(number, etag)| {
-            CompletedPart::builder().part_number(number as i32 + 1).e_tag(etag).build()
-        });
+        let parts = entry
+            .part_etags
+            .iter()
+            .enumerate()
+            .map(|(number, etag)| CompletedPart::builder().part_number(number as i32 + 1).e_tag(etag).build());
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build();
         let mut delay = RETRY_DELAYS.0;
         loop {

@@ -149,7 +149,10 @@ mod tests {
 
     #[test]
     fn only_two_stars_cross_folders() {
-        check("**/*.bam", &["s3://out/p/b.bam", "s3://out/p/res/1.bam", "s3://out/p/res/2.bam", "s3://out/p/res/deep/3.bam"]);
+        check(
+            "**/*.bam",
+            &["s3://out/p/b.bam", "s3://out/p/res/1.bam", "s3://out/p/res/2.bam", "s3://out/p/res/deep/3.bam"],
+        );
         check("res/**", &["s3://out/p/1.bam", "s3://out/p/2.bam", "s3://out/p/deep/3.bam", "s3://out/p/deep/3.log"]);
         check("res/", &["s3://out/p/1.bam", "s3://out/p/2.bam", "s3://out/p/deep/3.bam", "s3://out/p/deep/3.log"]);
         check("res/{1,deep/3}.bam", &["s3://out/p/1.bam", "s3://out/p/deep/3.bam"]);
@@ -185,7 +188,11 @@ mod tests {
 
     #[test]
     fn two_files_never_become_one_object() {
-        let outputs = [output("res/*.bam", "s3://o/deep/"), output("res/**/3.bam", "s3://o/"), output("b.bam", "s3://o/deep/3.bam")];
+        let outputs = [
+            output("res/*.bam", "s3://o/deep/"),
+            output("res/**/3.bam", "s3://o/"),
+            output("b.bam", "s3://o/deep/3.bam"),
+        ];
         assert_eq!(select(directory().path(), &outputs).unwrap().len(), 4);
         let outputs = [output("res/deep/*.bam", "s3://o/"), output("res/deep/*", "s3://o/")];
         refused(&outputs, "s3://o/3.bam: both `res/deep/3.bam` and `res/deep/3.bam` would be stored there");

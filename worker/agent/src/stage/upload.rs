@@ -1,12 +1,6 @@
 //! One file as a multipart upload that is not completed.
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    path::Path,
-    sync::Arc,
-};
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path, sync::Arc};
 
 use aws_sdk_s3::{
     primitives::ByteStream,
