@@ -1,6 +1,7 @@
 //! Connections to coordinators.
 
 use std::{
+    future::Future,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -16,6 +17,13 @@ use crate::config::Config;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A silent connection is asked for a sign of life this often, and given up when none comes in as much time again.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
+
+/// A call beside the session's stream is given up and made again after this long.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two tries of one call.
+const CALL_AGAIN: Duration = Duration::from_millis(200);
+/// A call that nobody could answer for so long fails: the task may do better on another worker.
+const CALL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +86,7 @@ impl Coordinators {
     }
 
     /// A connection for calls beside the session's stream; kept until [`Self::discard`].
-    pub async fn channel(&self) -> Result<Channel, Failure> {
+    async fn channel(&self) -> Result<Channel, Failure> {
         if let Some(channel) = self.calls.lock().expect("nothing panics under this lock").clone() {
             return Ok(channel);
         }
@@ -88,8 +96,55 @@ impl Coordinators {
     }
 
     /// The connection for calls was no good: the next one goes elsewhere.
-    pub fn discard(&self) {
+    fn discard(&self) {
         self.next.fetch_add(1, Ordering::Relaxed);
         *self.calls.lock().expect("nothing panics under this lock") = None;
     }
+}
+
+/// A call that failed for good.
+#[derive(Debug)]
+pub struct Refused(pub tonic::Status);
+
+impl Refused {
+    /// As the reason why an attempt can't start.
+    pub fn failure(&self, subject: &str) -> worker_core::Failure {
+        let retryable = passing(&self.0);
+        let detail = format!("{subject}: {}", self.0.message());
+        worker_core::Failure { cause: proto::v1::Cause::StageIn, detail, retryable }
+    }
+}
+
+impl Coordinators {
+    /// Makes a call, again and elsewhere while nobody can answer it, for at most [`CALL_PATIENCE`].
+    pub async fn call<T, F>(&self, call: impl Fn(Channel) -> F) -> Result<T, Refused>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let start = tokio::time::Instant::now();
+        loop {
+            let answer = match self.channel().await {
+                Ok(channel) => tokio::time::timeout(CALL_TIMEOUT, call(channel))
+                    .await
+                    .unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no coordinator answered in time"))),
+                Err(failure) => Err(tonic::Status::unavailable(failure.to_string())),
+            };
+            match answer {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) if passing(&status) && start.elapsed() < CALL_PATIENCE => {
+                    self.discard();
+                    tokio::time::sleep(CALL_AGAIN).await;
+                }
+                Err(status) => return Err(Refused(status)),
+            }
+        }
+    }
+}
+
+fn passing(status: &tonic::Status) -> bool {
+    use tonic::Code;
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::ResourceExhausted | Code::Unknown | Code::Cancelled
+    )
 }

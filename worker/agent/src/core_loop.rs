@@ -3,32 +3,41 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
+use anyhow::Context;
 use prost::Message;
+use proto::v1::{self, Cause, Manifest};
 use tokio::{
     sync::mpsc,
+    task::AbortHandle,
     time::{MissedTickBehavior, sleep},
 };
-use worker_core::{Adopted, Core, Input, Key, Output, Settings, Standing, Task};
+use worker_core::{
+    Adopted, Core, Exit, Failure, Input, Key, Output, PublishFailure, Settings, Standing, Task,
+};
 use worker_keeper::{
     boottime_ms,
     protocol::{self, Welcome, from_agent, from_keeper},
 };
 
 use crate::{
+    blobs::Blobs,
     config::Config,
     connection::Coordinators,
     keeper::{self, Keeper},
     launch::Launcher,
     machine,
     prepare::{self, Places, Ready},
-    record::{Memo, Record},
+    record::{Logs, Memo, Record},
     spools::Spools,
+    stage::{self, ResolvedOutput, Stage, UploadLabels, logs::LogUploads},
+    standing::Grounds,
     stream::Stream,
-    sweeper::Sweeper,
+    sweeper::{STDERR, STDOUT, Sweeper, WORK},
 };
 
 /// How often the free memory is looked at.
@@ -42,9 +51,11 @@ pub enum Event {
     /// For the core, as it is.
     Input(Input),
     /// A preparation that took its time is done.
-    Prepared(Key, Result<Ready, worker_core::Failure>),
+    Prepared(Key, Result<Ready, Failure>),
     /// The keeper was found, or started.
     Keeper(Keeper, Welcome),
+    /// The logs of these are on S3.
+    LogsSafe(Vec<Key>),
 }
 
 struct Agent {
@@ -57,9 +68,17 @@ struct Agent {
     grid: Arc<Coordinators>,
     stream: Option<Stream>,
     records: BTreeMap<Key, Record>,
+    /// Discarded ones whose logs are still on their way.
+    lingering: BTreeMap<Key, PathBuf>,
+    publishing: BTreeMap<Key, AbortHandle>,
     launcher: Launcher,
     spools: Spools,
     sweeper: Sweeper,
+    stage: Stage,
+    blobs: Blobs,
+    grounds: Grounds,
+    /// Of the present session, once its grounds are known.
+    uploads: Option<LogUploads>,
 }
 
 /// Runs the agent until it can't go on.
@@ -68,7 +87,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     std::fs::create_dir_all(&tasks)?;
     let jitter = u64::from_le_bytes(*blake3::hash(config.name.as_bytes()).as_bytes().first_chunk().unwrap_or(&[0; 8]));
     let (events, mut incoming) = mpsc::unbounded_channel();
+    let grid = Arc::new(Coordinators::new(&config, jitter)?);
+    let staging = stage::Settings {
+        s3_endpoint: config.s3_endpoint.clone(),
+        region: config.s3_region.clone(),
+        cache_dir: config.state_dir.join("cache"),
+    };
     let mut agent = Agent {
+        stage: Stage::new(staging).await.context("can't prepare staging")?,
+        blobs: Blobs::new(Arc::clone(&grid)),
+        grounds: Grounds::read(&config.state_dir),
+        uploads: None,
+        lingering: BTreeMap::new(),
+        publishing: BTreeMap::new(),
         core: Core::new(Settings {
             pool: config.pool.clone(),
             labels: config.labels.clone().into_iter().collect(),
@@ -76,7 +107,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             jitter,
         }),
-        grid: Arc::new(Coordinators::new(&config, jitter)?),
+        grid,
         launcher: Launcher::new(&config),
         spools: Spools::new(tasks),
         sweeper: Sweeper::start()?,
@@ -136,6 +167,7 @@ impl Agent {
                 self.keeper = Some(keeper);
                 self.welcome(welcome);
             }
+            Event::LogsSafe(keys) => keys.into_iter().for_each(|key| self.logs_safe(key)),
         }
     }
 
@@ -192,7 +224,12 @@ impl Agent {
                     working.abort();
                 }
             }
-            Output::Publish { .. } | Output::BreakOffPublish { .. } => {}
+            Output::Publish { key, manifest, index } => self.publish(key, manifest, index),
+            Output::BreakOffPublish { key } => {
+                if let Some(working) = self.publishing.remove(&key) {
+                    working.abort();
+                }
+            }
             Output::Forget { keys } => {
                 let keys = keys.into_iter().map(keeper::key).collect();
                 self.tell_keeper(from_agent::Message::Forget(protocol::Forget { keys }));
@@ -203,8 +240,9 @@ impl Agent {
                     self.spools.answer(request, open.sender());
                 }
             }
-            Output::SessionOpened { session, cluster_id, worker, .. } => {
+            Output::SessionOpened { session, cluster_id, grid_prefix, worker } => {
                 tracing::info!(session, cluster_id, worker, "session opened");
+                self.stand_on(Grounds { session, cluster_id, grid_prefix });
             }
             Output::SessionLost { session, reason } => tracing::warn!(session, "session lost: {reason}"),
         }
@@ -216,23 +254,39 @@ impl Agent {
         let places =
             Places { directory: self.spools.directory(key), scratch: self.config.scratch.join(key.to_string()) };
         let memo = Memo { resources: Some(plan.resources()), index: task.index, outputs: Vec::new() };
-        let record = Record { directory: places.directory.clone(), memo, launch: None, working: None };
-        self.records.insert(key, record);
+        self.records.insert(key, Record::new(places.directory.clone(), memo));
         self.spools.open(key);
         let made = prepare::make(&task, &plan, &places);
-        let result = self.keep_ready(key, made);
-        self.inputs.push_back(Input::Prepared { key, result });
+        if made.is_err() || prepare::is_plain(&plan) {
+            let result = self.keep_ready(key, made);
+            self.inputs.push_back(Input::Prepared { key, result });
+            return;
+        }
+        let (stage, blobs, grid) = (self.stage.clone(), self.blobs.clone(), Arc::clone(&self.grid));
+        let events = self.events.clone();
+        let working = tokio::spawn(async move {
+            let fetched = prepare::fetch(&task, &plan, &places, &stage, &blobs, &grid).await;
+            let _ = events.send(Event::Prepared(key, fetched.and(made)));
+        });
+        self.work_on(key, working.abort_handle());
+    }
+
+    fn work_on(&mut self, key: Key, working: AbortHandle) {
+        if let Some(record) = self.records.get_mut(&key) {
+            record.working = Some(working);
+        }
     }
 
     fn keep_ready(
         &mut self,
         key: Key,
-        result: Result<Ready, worker_core::Failure>,
-    ) -> Result<(), worker_core::Failure> {
+        result: Result<Ready, Failure>,
+    ) -> Result<(), Failure> {
         let Ready { launch, outputs } = result?;
         if let Some(record) = self.records.get_mut(&key) {
             record.working = None;
             record.memo.outputs = outputs;
+            record.scratch = launch.resources.scratch_gib > 0;
             record.launch = Some(launch);
         }
         Ok(())
@@ -248,8 +302,8 @@ impl Agent {
             env: launch.environment_now(),
             argv: launch.argv,
             directory: launch.directory,
-            stdout_path: path(crate::sweeper::STDOUT),
-            stderr_path: path(crate::sweeper::STDERR),
+            stdout_path: path(STDOUT),
+            stderr_path: path(STDERR),
             time_limit_ms: launch.time_limit_ms,
             grace_ms: launch.grace_ms,
             memory_mib: launch.resources.memory_mib,
@@ -260,17 +314,97 @@ impl Agent {
     }
 
     fn stage_out(&mut self, key: Key) {
-        let _ = key;
+        let Some(record) = self.records.get(&key) else { return };
+        let outputs: Vec<ResolvedOutput> = record
+            .memo
+            .outputs
+            .iter()
+            .cloned()
+            .map(|v1::Output { glob, prefix, optional }| ResolvedOutput { glob, prefix, optional })
+            .collect();
+        let (stage, events, work) = (self.stage.clone(), self.events.clone(), record.directory.join(WORK));
+        let labels = self.labels(key, record.memo.index);
+        let grid_prefix = self.grounds.grid_prefix.clone();
+        let working = tokio::spawn(async move {
+            let result = stage.stage_out(&work, &outputs, &labels, &grid_prefix).await;
+            let result = result.map_err(|failure| prepare::staging(Cause::StageOut, failure));
+            let _ = events.send(Event::Input(Input::StagedOut { key, result }));
+        });
+        self.work_on(key, working.abort_handle());
+    }
+
+    fn publish(&mut self, key: Key, manifest: Manifest, index: u64) {
+        let (stage, events) = (self.stage.clone(), self.events.clone());
+        let (labels, grid_prefix) = (self.labels(key, index), self.grounds.grid_prefix.clone());
+        let working = tokio::spawn(async move {
+            // It goes on by itself for as long as S3 has trouble; what fails then has failed for good.
+            let result = stage.publish(&manifest, &labels, &grid_prefix).await.map_err(|failure| {
+                PublishFailure::Final { detail: failure.detail, retryable: failure.retryable }
+            });
+            let _ = events.send(Event::Input(Input::PublishEnded { key, result }));
+        });
+        self.publishing.insert(key, working.abort_handle());
+    }
+
+    fn labels(&self, key: Key, index: u64) -> UploadLabels {
+        UploadLabels { cluster: self.grounds.cluster_id.clone(), job: key.job, index, attempt: key.attempt }
     }
 
     fn discard(&mut self, key: Key, logs: bool) {
-        let _ = logs;
         let Some(record) = self.records.remove(&key) else { return };
         if let Some(working) = record.working {
             working.abort();
         }
-        self.spools.forget(key);
-        self.sweeper.sweep(record.directory);
+        if record.scratch {
+            self.sweeper.sweep(self.config.scratch.join(key.to_string()));
+        }
+        if logs && record.logs == Logs::Leaving {
+            self.sweeper.sweep(record.directory.join(WORK));
+            self.lingering.insert(key, record.directory);
+        } else {
+            self.spools.forget(key);
+            self.sweeper.sweep(record.directory);
+        }
+    }
+
+    fn logs_safe(&mut self, key: Key) {
+        if let Some(record) = self.records.get_mut(&key) {
+            record.logs = Logs::Safe;
+        } else if let Some(directory) = self.lingering.remove(&key) {
+            self.spools.forget(key);
+            self.sweeper.sweep(directory);
+        }
+    }
+
+    /// Takes note of where the grid's own objects of a session are.
+    fn stand_on(&mut self, grounds: Grounds) {
+        if self.grounds != grounds {
+            if let Err(error) = grounds.write(&self.config.state_dir) {
+                tracing::warn!("can't write the session's facts for a later agent: {error}");
+            }
+            self.grounds = grounds;
+            self.uploads = None;
+        }
+        self.begin_uploads();
+    }
+
+    fn begin_uploads(&mut self) {
+        if self.uploads.is_some() || self.grounds.session == 0 || self.grounds.grid_prefix.is_empty() {
+            return;
+        }
+        let Grounds { session, grid_prefix, .. } = self.grounds.clone();
+        let (uploads, mut uploaded) = LogUploads::new(self.stage.clone(), grid_prefix, session);
+        self.uploads = Some(uploads);
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let mut batch = Vec::new();
+            while uploaded.recv_many(&mut batch, EVENTS).await > 0 {
+                let keys = batch.drain(..).map(Key::from).collect();
+                if events.send(Event::LogsSafe(keys)).is_err() {
+                    break;
+                }
+            }
+        });
     }
 
     fn find_keeper(&self) {
@@ -322,7 +456,9 @@ impl Agent {
             }
             from_keeper::Message::Exited(exited) => {
                 if let Some(key) = keeper::core_key(exited.key) {
-                    let exit = self.measured(key, keeper::exit(exited));
+                    let exit = keeper::exit(exited);
+                    // Of others nobody will ever ask.
+                    let exit = if self.core.holds(&key) { self.measured(key, exit) } else { exit };
                     self.step(Input::Exited { key, exit });
                 }
             }
@@ -330,9 +466,22 @@ impl Agent {
         }
     }
 
-    /// Adds what the keeper doesn't know of an end: the lengths of its logs.
-    fn measured(&self, key: Key, mut exit: worker_core::Exit) -> worker_core::Exit {
+    /// Adds what the keeper doesn't know of an end: the lengths of its logs, and where they will be.
+    fn measured(&mut self, key: Key, mut exit: Exit) -> Exit {
         (exit.stdout_bytes, exit.stderr_bytes) = self.spools.close(key);
+        let Some(record) = self.records.get_mut(&key) else { return exit };
+        if exit.stdout_bytes + exit.stderr_bytes > 0
+            && record.logs == Logs::Spooled
+            && let Some(uploads) = &self.uploads
+        {
+            record.logs = Logs::Leaving;
+            let spool = |name, length| (record.directory.join(name), length);
+            let (stdout, stderr) = (spool(STDOUT, exit.stdout_bytes), spool(STDERR, exit.stderr_bytes));
+            exit.log_bundle = uploads.assign(key.into(), stdout, stderr);
+            record.bundle = exit.log_bundle;
+        } else {
+            exit.log_bundle = record.bundle;
+        }
         exit
     }
 
@@ -348,6 +497,10 @@ impl Agent {
             processes = welcome.processes.len(),
             "keeper found"
         );
+        if standing.is_some_and(|standing| standing.session == self.grounds.session) {
+            // Ends that our predecessor didn't report are to be reported with their logs.
+            self.begin_uploads();
+        }
         let mut processes = Vec::with_capacity(welcome.processes.len());
         for process in welcome.processes {
             let Some(key) = keeper::core_key(process.key) else { continue };
@@ -360,7 +513,7 @@ impl Agent {
                 exit: None,
             };
             let directory = self.spools.directory(key);
-            self.records.entry(key).or_insert(Record { directory, memo, launch: None, working: None });
+            self.records.entry(key).or_insert_with(|| Record::new(directory, memo));
             self.spools.open(key);
             let exit = process.exited.map(|exited| self.measured(key, keeper::exit(exited)));
             processes.push(Adopted { exit, ..adopted });

@@ -2,15 +2,19 @@
 
 #![deny(missing_docs)]
 
+mod blobs;
 mod config;
 mod connection;
 mod core_loop;
+mod job_outputs;
 mod keeper;
 mod launch;
 mod machine;
 mod prepare;
 mod record;
 mod spools;
+mod stage;
+mod standing;
 mod stream;
 mod sweeper;
 

@@ -11,7 +11,11 @@ use proto::v1::{Cause, Output};
 use worker_core::{Failure, Task};
 
 use crate::{
+    blobs::Blobs,
+    connection::Coordinators,
+    job_outputs,
     launch::{Launch, Malformed, Plan, Values},
+    stage::{Stage, StageFailure},
     sweeper::{SCRIPT, WORK},
 };
 
@@ -74,6 +78,28 @@ fn make_directory(directory: &Path, work: &Path) -> io::Result<()> {
         _ => Err(error),
     })?;
     fs::create_dir(work)
+}
+
+/// Brings what comes from elsewhere into the directory: local files, then inputs.
+pub async fn fetch(
+    task: &Task,
+    plan: &Plan,
+    places: &Places,
+    stage: &Stage,
+    blobs: &Blobs,
+    grid: &Coordinators,
+) -> Result<(), Failure> {
+    let work = places.directory.join(WORK);
+    for file in &plan.spec().files {
+        blobs.place(&work, file).await?;
+    }
+    let inputs = job_outputs::resolve(grid, plan.inputs(&Values::new(task)?)?).await?;
+    stage.stage_in(&work, &inputs).await.map_err(|failure| staging(Cause::StageIn, failure))
+}
+
+/// A failure of staging as the cause of an attempt's end.
+pub fn staging(cause: Cause, failure: StageFailure) -> Failure {
+    Failure { cause, detail: failure.detail, retryable: failure.retryable }
 }
 
 /// Writes a new file.

@@ -20,6 +20,31 @@ pub struct Record {
     pub launch: Option<Launch>,
     /// The preparation or the stage-out that is under way.
     pub working: Option<AbortHandle>,
+    /// Where its logs are.
+    pub logs: Logs,
+    /// The bundle they go into; 0: none.
+    pub bundle: u32,
+    /// It has a scratch directory.
+    pub scratch: bool,
+}
+
+impl Record {
+    /// Of an attempt for which nothing was done yet.
+    pub fn new(directory: PathBuf, memo: Memo) -> Self {
+        let scratch = memo.resources.is_some_and(|resources| resources.scratch_gib > 0);
+        Self { directory, memo, launch: None, working: None, logs: Logs::Spooled, bundle: 0, scratch }
+    }
+}
+
+/// The way of an attempt's logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logs {
+    /// In the spools alone.
+    Spooled,
+    /// To be uploaded; the spools must stay.
+    Leaving,
+    /// On S3, or there is nothing of them: the spools may go.
+    Safe,
 }
 
 /// Kept by the keeper beside the process.

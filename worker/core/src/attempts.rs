@@ -406,7 +406,8 @@ impl Core {
                     self.forget.push(key);
                 }
                 if attempt.directory {
-                    self.outputs.push(Output::Discard { key, logs: false });
+                    // Its end may have been accepted, and then somebody may want to read its logs.
+                    self.outputs.push(Output::Discard { key, logs: true });
                 }
             }
         }

@@ -158,6 +158,11 @@ impl Core {
         self.attempts.keys().collect()
     }
 
+    /// Whether the attempt is held, see [`Self::held`].
+    pub fn holds(&self, key: &Key) -> bool {
+        self.attempts.contains(key)
+    }
+
     /// Publications still to be completed or to be acknowledged.
     pub fn publishing(&self) -> Vec<Key> {
         self.publications.keys().collect()

@@ -180,6 +180,7 @@ impl Core {
         let unknown: Vec<Key> = opened.unknown.iter().copied().map(Key::from).collect();
         for key in &unknown {
             self.abandon(*key);
+            self.drop_publication(*key);
         }
         if !unknown.is_empty() {
             self.upstream.retain(|item| item.attempt.is_none_or(|key| !unknown.contains(&Key::from(key))));
