@@ -1,0 +1,190 @@
+//! From a data directory to a running member: read the disk, then start the threads.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use coordinator_core::{Core, Settings};
+use proto::v1::BootstrapRequest;
+use replication::{Configuration, DataDirectory, Failure, LogLevel, LogSettings, Replica};
+use scheduler::State;
+use tokio::{runtime::Handle, sync::watch};
+use tracing::{error, info, warn};
+
+use super::{Member, Running, running};
+use crate::{
+    calls::CoreHandle,
+    channels::Channels,
+    config::{Config, Election},
+    ending::Exit,
+    inbox::Inbox,
+    leadership::Leadership,
+    peers::{Membership, Peers},
+    relay,
+    threads::{core, log, replica, snapshots},
+};
+
+/// Why a member can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStarted {
+    /// Its disk.
+    #[error(transparent)]
+    Disk(#[from] Failure),
+    /// A snapshot on it.
+    #[error(transparent)]
+    Snapshot(#[from] snapshots::Unloadable),
+    /// A member's address in the bootstrap record.
+    #[error("a member's peer address can't be used: {0}")]
+    Address(#[from] tonic::transport::Error),
+    /// The system gives no thread.
+    #[error("can't start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+impl NotStarted {
+    /// How it ends the process.
+    pub fn exit(&self) -> Exit {
+        match self {
+            NotStarted::Disk(failure) | NotStarted::Snapshot(snapshots::Unloadable::Failure(failure)) => {
+                Exit::of(failure)
+            }
+            NotStarted::Snapshot(snapshots::Unloadable::Malformed { .. }) => Exit::Corrupt,
+            NotStarted::Address(_) | NotStarted::Thread(_) => Exit::Failed,
+        }
+    }
+}
+
+/// Opens the data directory; an empty one gets an identity of its own, random and for good.
+pub(super) fn open_directory(config: &Config) -> Result<DataDirectory, Failure> {
+    // 53 bits: exact in every reader of JSON.
+    DataDirectory::open(&config.data_dir, &config.name, (random() >> 11).max(1))
+}
+
+/// Starts all threads and the tasks that feed them.
+pub(super) fn start(
+    member: &Member,
+    directory: &DataDirectory,
+    record: &BootstrapRequest,
+) -> Result<Arc<Running>, NotStarted> {
+    let config = &member.config;
+    let me = directory.identity().member_id;
+    let (file_log, files, recovered) = directory.recover(LogSettings::default())?;
+    let files = Arc::new(Mutex::new(files));
+    let members: Configuration = recovered.configuration.clone();
+    let (index, state) = match &recovered.snapshot {
+        Some(metadata) => (metadata.index, snapshots::load(&files, metadata)?),
+        None => (0, State::new()),
+    };
+    info!(id = me, snapshot = index, last = recovered.last_index(), "disk read");
+
+    let mut settings = replication::Settings::new(me, random(), random());
+    settings.election = match config.election {
+        Election::Default => replication::Election::Default,
+        Election::Fast => replication::Election::Fast,
+    };
+    settings.log = Some(Arc::new(|level, line| match level {
+        LogLevel::Info => tracing::debug!(target: "raft", "{line}"),
+        LogLevel::Warning => warn!(target: "raft", "{line}"),
+        LogLevel::Error => error!(target: "raft", "{line}"),
+    }));
+    let consensus = Replica::new(settings, recovered)?;
+
+    let mut core_settings = Settings::new(record.cluster_id.clone(), random());
+    core_settings.pools = config.pools.clone();
+    core_settings.grid_prefix = config.grid_prefix.clone();
+
+    let inbox = Arc::new(Inbox::default());
+    let (to_replica, from_all) = replica::channel();
+    let membership = Membership { cluster_id: record.cluster_id.clone(), me };
+    let channels = Arc::new(Channels::new(&record.members, me, &member.tls.client)?);
+    let leadership = watch::Sender::new(Leadership::default());
+    let status = Arc::new(RwLock::new(consensus.status()));
+    let published = Arc::new(core::Published { figures: RwLock::default(), applied: watch::Sender::new(index) });
+
+    let mut threads = Vec::new();
+    let (to_log, handle) = log::start(
+        file_log,
+        Arc::clone(&files),
+        to_replica.clone(),
+        member.ending.clone(),
+        Arc::clone(&member.metrics),
+    )?;
+    threads.push(handle);
+    let (to_snapshots, handle) = snapshots::start(snapshots::Parts {
+        files: Arc::clone(&files),
+        members,
+        core: Arc::clone(&inbox),
+        replica: to_replica.clone(),
+        ending: member.ending.clone(),
+        metrics: Arc::clone(&member.metrics),
+    })?;
+    threads.push(handle);
+    threads.push(core::start(core::Parts {
+        core: Core::new(core_settings, index, state),
+        inbox: Arc::clone(&inbox),
+        replica: to_replica.clone(),
+        snapshots: to_snapshots.clone(),
+        ending: member.ending.clone(),
+        published: Arc::clone(&published),
+    })?);
+    let peers = Peers::start(
+        membership.clone(),
+        Arc::clone(&channels),
+        Arc::clone(&files),
+        to_replica.clone(),
+        Handle::current(),
+    );
+    let leads = leadership.subscribe();
+    threads.push(replica::start(
+        replica::Parts {
+            replica: consensus,
+            core: Arc::clone(&inbox),
+            log: to_log,
+            snapshots: to_snapshots,
+            peers,
+            leadership,
+            status: Arc::clone(&status),
+            ending: member.ending.clone(),
+        },
+        from_all,
+    )?);
+    let links = watch::Sender::new(None);
+    let linked = links.subscribe();
+    tokio::spawn(relay::keep_link(Arc::clone(&channels), leads.clone(), links));
+
+    Ok(Arc::new(Running::new(running::Parts {
+        membership,
+        members: record.members.clone(),
+        core: CoreHandle::new(inbox),
+        replica: to_replica,
+        leadership: leads,
+        links: linked,
+        channels,
+        snapshots: files,
+        status,
+        published,
+        ending: member.ending.clone(),
+        threads: Mutex::new(threads),
+    })))
+}
+
+/// From the operating system.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    rustls::crypto::ring::default_provider()
+        .secure_random
+        .fill(&mut bytes)
+        .expect("the system has randomness: TLS was set up with it");
+    u64::from_le_bytes(bytes)
+}
+
+impl Running {
+    /// Ends all threads and waits for them; for those that go on living in the same process.
+    pub fn stop(&self) {
+        // Gone: it has ended by itself.
+        let _ = self.replica().send(replica::Message::Stop);
+        self.core().inbox().close();
+        let threads = std::mem::take(&mut *self.threads().lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The thread that owns the core: takes what waits, steps it, flushes once, and carries out what came of it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock, mpsc::SyncSender},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use coordinator_core::{CallId, Core, Figures, Input, Output};
+use proto::v1::MemberStatus;
+use replication::{Input as Step, Proposal};
+use tokio::sync::{oneshot, watch};
+use tracing::error;
+
+use super::{replica, snapshots};
+use crate::{
+    calls::{Delivery, Sink},
+    clock,
+    ending::{Ending, Exit},
+    inbox::{Inbox, Message},
+};
+
+/// The core is told of time at least so often.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What others may know of the core without asking it.
+pub struct Published {
+    /// Counts, as of the last round.
+    pub figures: RwLock<Figures>,
+    /// Highest applied index.
+    pub applied: watch::Sender<u64>,
+}
+
+/// What the core thread needs.
+pub struct Parts {
+    /// The core itself.
+    pub core: Core,
+    /// Whatever waits for it.
+    pub inbox: Arc<Inbox>,
+    /// The replica thread.
+    pub replica: SyncSender<replica::Message>,
+    /// The snapshot thread.
+    pub snapshots: std::sync::mpsc::Sender<snapshots::Message>,
+    /// Who can end the process.
+    pub ending: Ending,
+    /// What is published of it.
+    pub published: Arc<Published>,
+}
+
+/// Starts the thread. It ends when its inbox is closed.
+pub fn start(parts: Parts) -> std::io::Result<JoinHandle<()>> {
+    super::spawn("core", move || {
+        let thread = Thread { parts, sinks: HashMap::new(), statuses: Vec::new(), gone: Vec::new() };
+        thread.run();
+    })
+}
+
+struct Thread {
+    parts: Parts,
+    sinks: HashMap<CallId, Sink>,
+    /// Those who wait for the digest after an index.
+    statuses: Vec<(u64, oneshot::Sender<MemberStatus>)>,
+    /// Calls whose callers turned out to be gone while they were answered.
+    gone: Vec<CallId>,
+}
+
+impl Thread {
+    fn run(mut self) {
+        let mut messages = Vec::new();
+        let mut next_tick = Instant::now() + TICK;
+        loop {
+            let wait =
+                if self.gone.is_empty() { next_tick.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            if !self.parts.inbox.take(&mut messages, wait) {
+                return;
+            }
+            let (now, wall) = (clock::boot_ms(), clock::wall_ms());
+            for call in std::mem::take(&mut self.gone) {
+                self.parts.core.step(Input::Hangup { call }, now, wall);
+            }
+            for message in messages.drain(..) {
+                self.take(message, now, wall);
+            }
+            if Instant::now() >= next_tick {
+                self.parts.core.step(Input::Tick, now, wall);
+                next_tick = Instant::now() + TICK;
+                if let Ok(mut figures) = self.parts.published.figures.write() {
+                    *figures = self.parts.core.figures();
+                }
+            }
+            if !self.carry_out(now, wall) {
+                return;
+            }
+            self.publish();
+        }
+    }
+
+    fn take(&mut self, message: Message, now: u64, wall: i64) {
+        let core = &mut self.parts.core;
+        match message {
+            Message::Input(input) => {
+                if let Input::Hangup { call } = &input {
+                    self.sinks.remove(call);
+                }
+                core.step(input, now, wall);
+            }
+            Message::Open { call, caller, request, sink } => {
+                self.sinks.insert(call, sink);
+                core.step(Input::Open { call, caller, request }, now, wall);
+            }
+            Message::Worker { call, message } => core.step(Input::Worker { call, message }, now, wall),
+            Message::MemberStatus { digest_index, answer } => self.statuses.push((digest_index, answer)),
+        }
+    }
+
+    /// False when this replica can't go on.
+    fn carry_out(&mut self, now: u64, wall: i64) -> bool {
+        let mut applied = None;
+        for output in self.parts.core.flush(now, wall) {
+            match output {
+                Output::Propose { sequence, data } => self.tell_replica(Step::Propose(Proposal { id: sequence, data })),
+                Output::Read { context } => self.tell_replica(Step::Read { context }),
+                Output::Respond { call, response } => self.deliver(call, Delivery::Message(response)),
+                Output::Finish { call, result } => {
+                    self.deliver(call, Delivery::End(result));
+                    self.sinks.remove(&call);
+                }
+                Output::Applied { index } => applied = Some(index),
+                Output::Snapshot { index, term, state } => {
+                    // The snapshot thread outlives this one.
+                    let _ = self.parts.snapshots.send(snapshots::Message::Store { index, term, state });
+                }
+                Output::Halt { reason } => {
+                    error!(reason, "this replica can't read the log; it stops so that it doesn't part from the others");
+                    self.parts.ending.end(Exit::Diverged);
+                    return false;
+                }
+            }
+        }
+        if let Some(index) = applied {
+            self.tell_replica(Step::Applied { index });
+        }
+        true
+    }
+
+    fn deliver(&mut self, call: CallId, delivery: Delivery) {
+        let Some(sink) = self.sinks.get(&call) else { return };
+        if !sink.deliver(delivery) {
+            self.sinks.remove(&call);
+            self.gone.push(call);
+        }
+    }
+
+    /// Waits for room if it must: the replica thread never waits for this one. An error means that it is ending.
+    fn tell_replica(&self, input: Step) {
+        let _ = self.parts.replica.send(replica::Message::Step(input));
+    }
+
+    fn publish(&mut self) {
+        let core = &self.parts.core;
+        let index = core.applied_index();
+        self.parts.published.applied.send_if_modified(|applied| std::mem::replace(applied, index) != index);
+
+        let state = core.state();
+        self.statuses.retain(|(_, answer)| !answer.is_closed());
+        let waiting = std::mem::take(&mut self.statuses);
+        for (wanted, answer) in waiting {
+            let mark = match wanted {
+                0 => Some(state.last_mark().unwrap_or_default()),
+                index => state.mark(index).map(|digest| (index, digest)),
+            };
+            match mark {
+                None => self.statuses.push((wanted, answer)),
+                Some((digest_index, digest)) => {
+                    let digest = if digest_index == 0 { String::new() } else { hexadecimal(&digest) };
+                    // Closed: the asker's second is over.
+                    let _ =
+                        answer.send(MemberStatus { applied_index: index, digest_index, digest, ..Default::default() });
+                }
+            }
+        }
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
