@@ -1,12 +1,11 @@
 //! A grid of one test, or of several that don't disturb each other.
 
 use std::{
-    collections::BTreeMap,
     ffi::OsStr,
     fs,
     ops::Deref,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak},
     thread,
     time::Duration,
@@ -17,7 +16,8 @@ use tempfile::TempDir;
 
 use crate::{
     output::{Output, Running},
-    ports, processes, programs,
+    ports, processes,
+    programs::{Environment, bare_millgrid},
     wait::{eventually, until},
 };
 
@@ -55,7 +55,7 @@ pub struct Grid {
     folder: Option<TempDir>,
     state: PathBuf,
     options: Options,
-    environment: Mutex<BTreeMap<String, String>>,
+    environment: Mutex<Environment>,
 }
 
 /// One test's hold on a grid. When it goes, the replicas must be equal.
@@ -123,7 +123,7 @@ impl Grid {
     #[track_caller]
     pub fn start_again(&self, arguments: &[&str]) {
         self.dev("", arguments).ok();
-        *self.environment.lock().unwrap() = parse_environment(&self.dev("env", &[]).ok().stdout);
+        *self.environment.lock().unwrap() = Environment::parse(&self.dev("env", &[]).ok().stdout);
     }
 
     /// `millgrid dev VERB` on this grid's folder.
@@ -139,20 +139,14 @@ impl Grid {
     /// `millgrid` with the environment of `dev env`, in the test's `work` folder, its output piped.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = self.bare_command();
-        command.envs(&*self.environment.lock().unwrap()).args(arguments);
+        command.envs(self.environment.lock().unwrap().variables()).args(arguments);
         command
     }
 
     /// The same without that environment.
     pub fn bare_command(&self) -> Command {
-        let mut command = Command::new(programs::millgrid());
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("MILLGRID_") || name.to_string_lossy().starts_with("XDG_") {
-                command.env_remove(name);
-            }
-        }
-        command.env("HOME", self.folder().join("home")).current_dir(self.work());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = bare_millgrid(&self.folder().join("home"));
+        command.current_dir(self.work());
         command
     }
 
@@ -300,8 +294,7 @@ impl Grid {
     /// A variable of `dev env`.
     #[track_caller]
     pub fn variable(&self, name: &str) -> String {
-        let environment = self.environment.lock().unwrap();
-        environment.get(name).unwrap_or_else(|| panic!("no `{name}` in `dev env`: {environment:?}")).clone()
+        self.environment.lock().unwrap().get(name)
     }
 
     /// The file behind `s3://dev/KEY`.
@@ -389,15 +382,4 @@ impl Drop for Test {
             self.grid.check_replicas();
         }
     }
-}
-
-/// Lines `export NAME='value'`, in which `'\''` is a quote.
-fn parse_environment(text: &str) -> BTreeMap<String, String> {
-    let parse = |line: &str| {
-        let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
-        let value = value.strip_prefix('\'')?.strip_suffix('\'')?;
-        Some((name.to_owned(), value.replace("'\\''", "'")))
-    };
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
-    lines.map(|line| parse(line).unwrap_or_else(|| panic!("no `export NAME='value'`: {line}"))).collect()
 }

@@ -19,5 +19,6 @@ pub use document::{check_fields, text, whole};
 pub use grid::{Grid, Options, Test};
 pub use output::{Output, Running};
 pub use processes::processes_of;
+pub use programs::{Environment, bare_millgrid};
 pub use transcript::{Block, blocks, matches};
 pub use wait::{eventually, until};

@@ -1,12 +1,62 @@
-//! Where the built programs are.
+//! The built programs, and calling them from outside of any configuration.
 
-use std::{env, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
-/// `millgrid`, built into the folder that this test was built into.
-pub fn millgrid() -> PathBuf {
-    // A test program is in `release/deps`.
-    let test = env::current_exe().unwrap();
-    let program = test.parent().and_then(|deps| deps.parent()).unwrap().join("millgrid");
+/// What `dev env` says: how to reach a grid.
+#[derive(Debug, Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// Reads lines `export NAME='value'`, in which `'\''` is a quote.
+    #[track_caller]
+    pub fn parse(text: &str) -> Self {
+        let parse = |line: &str| {
+            let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
+            let value = value.strip_prefix('\'')?.strip_suffix('\'')?;
+            Some((name.to_owned(), value.replace("'\\''", "'")))
+        };
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        Self(lines.map(|line| parse(line).unwrap_or_else(|| panic!("no `export NAME='value'`: {line}"))).collect())
+    }
+
+    /// All of them.
+    pub fn variables(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.0.iter()
+    }
+
+    /// One of them.
+    #[track_caller]
+    pub fn get(&self, name: &str) -> String {
+        self.0.get(name).unwrap_or_else(|| panic!("no `{name}` in `dev env`: {self:?}")).clone()
+    }
+}
+
+/// `millgrid` with this home, working there too, without anything that the caller's environment says about grids;
+/// its output is piped.
+pub fn bare_millgrid(home: &Path) -> Command {
+    let mut command = Command::new(millgrid());
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("MILLGRID_") || name.to_string_lossy().starts_with("XDG_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("HOME", home).current_dir(home);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// It is built into the folder that this program was built into.
+fn millgrid() -> PathBuf {
+    let own = env::current_exe().unwrap();
+    // A test program is one folder deeper, in `deps`.
+    let folder = own.parent().unwrap();
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap() } else { folder };
+    let program = folder.join("millgrid");
     assert!(program.exists(), "{} is not built: cargo build --release --locked --bins", program.display());
     program
 }

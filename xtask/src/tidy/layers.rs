@@ -53,7 +53,7 @@ const LAYERS: [Layer; 15] = [
     },
     // These drive the programs from outside and must not know what is inside.
     Layer { package: "e2e", members: &[], others: Others::Not(&["tokio", "tonic", "raft"]) },
-    Layer { package: "bench", members: &[], others: Others::Not(&["tokio", "tonic", "raft"]) },
+    Layer { package: "bench", members: &["e2e"], others: Others::Not(&["tokio", "tonic", "raft"]) },
     Layer { package: "xtask", members: &[], others: Others::Not(&["tokio", "tonic", "raft"]) },
 ];
 
