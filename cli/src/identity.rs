@@ -48,7 +48,9 @@ pub enum Problem {
     #[error("`{0}` is no role; there are coordinator, worker and client")]
     Role(String),
     /// The name can't be a common name and a file name.
-    #[error("the name `{0}` can't be used; write 1 to 64 letters, digits, `-`, `_` or `.`, beginning with a letter or digit")]
+    #[error(
+        "the name `{0}` can't be used; write 1 to 64 letters, digits, `-`, `_` or `.`, beginning with a letter or digit"
+    )]
     Name(String),
     /// The host is neither an address nor a DNS name.
     #[error("the host `{0}` is neither an IP address nor a DNS name")]
@@ -150,13 +152,7 @@ pub fn init_ca(dir: &Path) -> Result<Files, Problem> {
 /// # Errors
 ///
 /// When the name or a host can't be used, there is no authority, or one of the files exists already.
-pub fn issue_cert(
-    ca_dir: &Path,
-    role: Role,
-    name: &str,
-    hosts: &[String],
-    out_dir: &Path,
-) -> Result<Files, Problem> {
+pub fn issue_cert(ca_dir: &Path, role: Role, name: &str, hosts: &[String], out_dir: &Path) -> Result<Files, Problem> {
     check_name(name)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = subject(role.word(), name);

@@ -14,7 +14,8 @@ fn a_certificate_says_who_its_holder_is() {
     for key in [&files.key, &dir.path().join("ca.key")] {
         assert_eq!(fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
     }
-    let shown = std::process::Command::new("openssl").args(["x509", "-noout", "-text", "-in"]).arg(&files.cert).output();
+    let shown =
+        std::process::Command::new("openssl").args(["x509", "-noout", "-text", "-in"]).arg(&files.cert).output();
     if let Ok(shown) = shown {
         let text = String::from_utf8(shown.stdout).unwrap();
         for expected in ["O = millgrid, OU = worker, CN = w1", "TLS Web Client Authentication", "IP Address:10.0.0.1"] {
