@@ -4,11 +4,19 @@ use bytes::BufMut;
 
 use crate::{
     Applied, Outcome, Rejection,
+    job::{Job, Jobs},
     outcome::{End, Event, SessionEnd},
 };
 
 /// The digest after an entry, from the one before it.
-pub(crate) fn next(before: &[u8; 32], index: u64, time_ms: u64, wall_ms: i64, applied: &Applied) -> [u8; 32] {
+pub(crate) fn next(
+    before: &[u8; 32],
+    index: u64,
+    time_ms: u64,
+    wall_ms: i64,
+    applied: &Applied,
+    jobs: &Jobs,
+) -> [u8; 32] {
     let mut bytes = Vec::with_capacity(64 + 32 * applied.events.len());
     bytes.put_slice(before);
     bytes.put_u64_le(index);
@@ -19,8 +27,24 @@ pub(crate) fn next(before: &[u8; 32], index: u64, time_ms: u64, wall_ms: i64, ap
     }
     for event in &applied.events {
         put_event(&mut bytes, event);
+        if let Event::JobChanged { job } = event
+            && let Some(job) = jobs.get(*job)
+        {
+            put_job(&mut bytes, job);
+        }
     }
     *blake3::hash(&bytes).as_bytes()
+}
+
+/// What an entry left of a job that it changed.
+fn put_job(bytes: &mut Vec<u8>, job: &Job) {
+    let counts = &job.counts;
+    let by_place = [counts.pending, counts.backoff, counts.leased, counts.running, counts.publishing];
+    let by_end = [counts.succeeded, counts.failed, counts.cancelled, counts.skipped, job.highest_attempt];
+    for count in by_place.into_iter().chain(by_end) {
+        bytes.put_u32_le(count);
+    }
+    bytes.put_u8(u8::from(job.held) | u8::from(job.released) << 1);
 }
 
 fn put_text(bytes: &mut Vec<u8>, text: &str) {

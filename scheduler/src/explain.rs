@@ -120,11 +120,12 @@ impl State {
     /// What the workers say to a shape, counted; empty when one has room for it.
     fn reasons_of_workers(&self, shape: &Shape, pools: &[Pool]) -> Vec<Reason> {
         let mut lacking: BTreeMap<Resource, (u32, u64)> = BTreeMap::new();
-        let mut draining = 0;
+        let (mut draining, mut silent) = (0, 0);
         for session in self.sessions.values() {
             match obstacle(session, shape) {
                 Obstacle::None => return Vec::new(),
                 Obstacle::Draining => draining += 1,
+                Obstacle::Silent => silent += 1,
                 Obstacle::Lacking(resources) => {
                     for resource in resources {
                         let (workers, most) = lacking.entry(resource).or_default();
@@ -143,6 +144,10 @@ impl State {
         if draining > 0 {
             let detail = "they get no further tasks".to_owned();
             reasons.push(Reason { reason: WaitReason::WorkerDraining as i32, workers: draining, detail });
+        }
+        if silent > 0 {
+            let detail = "not heard of for half their time".to_owned();
+            reasons.push(Reason { reason: WaitReason::NoWorkers as i32, workers: silent, detail });
         }
         if self.sessions.is_empty() {
             let detail = match feasible(&(*shape).into(), pools) {
@@ -180,12 +185,15 @@ impl State {
 enum Obstacle {
     None,
     Draining,
+    Silent,
     Lacking(Vec<Resource>),
 }
 
 fn obstacle(session: &Session, shape: &Shape) -> Obstacle {
     if !session.accepts() {
         Obstacle::Draining
+    } else if session.silent {
+        Obstacle::Silent
     } else if shape.fits(&session.free()) {
         Obstacle::None
     } else {

@@ -52,7 +52,7 @@ pub struct Plan {
 /// at a job, at a worker for a shape, or the grant of a task.
 pub fn plan(state: &State, heard: &BTreeSet<u64>, cursor: Cursor, budget: usize) -> Plan {
     let mut planner = Planner::new(state, heard, budget);
-    let publications = planner.publications();
+    let publications = planner.publications(heard);
     let cursor = planner.fill(cursor);
     if cursor.is_none() {
         planner.grant_ahead();
@@ -88,6 +88,8 @@ struct Worker {
     ahead: usize,
     sated: bool,
     leases: usize,
+    /// The job of which it was granted a task last in this plan; 0: none.
+    granted: u64,
 }
 
 impl Worker {
@@ -110,6 +112,7 @@ impl<'s> Planner<'s> {
                 ahead: session.holds.ahead.len(),
                 sated: session.sated,
                 leases: session.holds.leases.len(),
+                granted: 0,
             })
             .collect();
         let loads = state.queues.iter().map(|(name, queue)| (&**name, queue.load)).collect();
@@ -117,18 +120,20 @@ impl<'s> Planner<'s> {
         Self { state, workers, loads, taken, steps: budget, tasks: limits::GRANTS_IN_AN_ENTRY, grants: Vec::new() }
     }
 
-    /// Gives publications whose session ended to those that are heard, evenly. They need no capacity.
-    fn publications(&self) -> Vec<Assignment> {
-        if self.workers.is_empty() {
-            return Vec::new();
+    /// Gives publications whose session ended to those that are heard, evenly. They need no capacity; a worker
+    /// that drains does it only where there is no other.
+    fn publications(&self, heard: &BTreeSet<u64>) -> Vec<Assignment> {
+        let mut sessions: Vec<u64> = self.workers.iter().map(|worker| worker.session).collect();
+        if sessions.is_empty() {
+            sessions.extend(heard.iter().filter(|id| self.state.sessions.contains_key(*id)));
         }
-        let mut workers = self.workers.iter().cycle();
+        let mut sessions = sessions.into_iter().cycle();
         let orphans = self.state.indexes.orphans.iter().take(limits::GRANTS_IN_AN_ENTRY);
         orphans
             .filter_map(|(job_id, ordinal)| {
                 let record = self.state.jobs.get(*job_id)?.records.get(ordinal)?;
                 let attempt = AttemptKey { job_id: *job_id, ordinal: *ordinal, attempt: record.attempt };
-                Some(Assignment { attempt: Some(attempt), session: workers.next()?.session })
+                Some(Assignment { attempt: Some(attempt), session: sessions.next()? })
             })
             .collect()
     }
@@ -205,6 +210,7 @@ impl<'s> Planner<'s> {
             while left > 0 {
                 let Some((first, run)) = job.tasks.next(at, Place::Pending) else { break };
                 let count = run.min(left);
+                self.workers[*worker].granted = id;
                 let session = self.workers[*worker].session;
                 let tasks = Some(OrdinalRange { first, count });
                 self.grants.push(GrantRun { session, job_id: id, tasks, ahead });

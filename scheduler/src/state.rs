@@ -77,7 +77,7 @@ impl State {
             outcomes.push(step.obey(command));
         }
         let applied = Applied { outcomes, events: step.finish() };
-        self.chain = digest::next(&self.chain, index, self.time_ms, self.wall_ms, &applied);
+        self.chain = digest::next(&self.chain, index, self.time_ms, self.wall_ms, &applied, &self.jobs);
         if marked {
             self.marks.push((index, self.chain));
             if self.marks.len() > limits::MARKS {

@@ -39,8 +39,8 @@ pub(super) fn admit_selection(job: &Job, selection: &[OrdinalRange]) -> Result<(
     match selection.iter().find(outside) {
         None => Ok(()),
         Some(run) => {
-            let message =
-                format!("the job has {count} tasks, none at position {}", u64::from(run.first) + u64::from(run.count));
+            let position = u64::from(run.first).max(count);
+            let message = format!("the job has {count} tasks, none at position {position}");
             Err(Rejection::new(crate::Code::NotFound, "TASK_NOT_FOUND", "ranges", message))
         }
     }

@@ -167,7 +167,8 @@ impl Step<'_> {
         }
         self.events.push(Event::AttemptReturned { session: session_id, key: *key });
         if lease.kill_index.is_some() {
-            let fact = fact_of(&lease, key, &Ended::default(), self.state.wall_ms);
+            let ended = Ended { cause: Cause::Cancelled as i32, ..Ended::default() };
+            let fact = fact_of(&lease, key, &ended, self.state.wall_ms);
             self.conclude(Ending { key: *key, fact, killed: true, retryable: false, manifest: None });
             return true;
         }

@@ -7,11 +7,12 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use super::Planner;
+use super::{Planner, Worker};
 use crate::{
     indexes::{Bucket, Turn},
     job::Job,
     limits,
+    session::Session,
 };
 
 /// Ends after which the mean is believed.
@@ -60,6 +61,12 @@ impl<'s> Planner<'s> {
         }
     }
 
+    /// Whether a worker has a task of this job: what it runs of others may take long.
+    fn runs(&self, worker: &Worker, id: u64) -> bool {
+        let leases = |session: &Session| session.holds.leases.range((id, 0)..=(id, u32::MAX)).next().is_some();
+        worker.granted == id || self.state.sessions.get(&worker.session).is_some_and(leases)
+    }
+
     fn fill_ahead(&mut self, id: u64, job: &Job, bucket: &'s Bucket, open: &[usize], depth: f64) {
         let room = u64::from(self.pending(id, job)).min(self.queue_room(bucket)).min(self.tasks as u64) as usize;
         let mut hungry: Vec<(usize, usize)> = Vec::new();
@@ -69,7 +76,7 @@ impl<'s> Planner<'s> {
             // Rounded up, so that a worker has at least one waiting for each place.
             let target = ((depth * places).ceil() as usize).min(limits::AHEAD);
             // Topped up when half is gone: many small entries would cost more than they bring.
-            if !one.sated && places >= 1.0 && one.ahead * 2 <= target && one.ahead < target {
+            if !one.sated && self.runs(one, id) && places >= 1.0 && one.ahead * 2 <= target && one.ahead < target {
                 hungry.push((*worker, target - one.ahead));
             }
         }

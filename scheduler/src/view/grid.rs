@@ -151,7 +151,8 @@ fn worker_view(id: u64, session: &Session) -> v1::Worker {
         labels: about.labels.clone(),
         capacity: Some(about.capacity.into()),
         free: Some(session.free().into()),
-        running: session.holds.leases.len() as u64,
+        // What it holds ahead has no place there yet.
+        running: (session.holds.leases.len() - session.holds.ahead.len()) as u64,
         join_time: Some(timestamp(about.opened_ms)),
         reason: session.draining.as_deref().unwrap_or_default().to_owned(),
         session: id,
