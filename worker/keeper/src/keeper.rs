@@ -82,7 +82,7 @@ pub fn run(directory: &Path) -> Result<(), Failure> {
 
     // Last, as the sign that the keeper is there.
     write_pid(directory)?;
-    let result = Keeper { shared: &shared, listener, connection: None, timer: timer()? }.serve();
+    let result = Keeper { shared: &shared, listener, connection: None, timer: timer()?, due_ms: None }.serve();
     // The socket goes first, so that nobody connects to a keeper that is about to end.
     let _ = socket::remove(directory);
     let _ = fs::remove_file(directory.join("keeper.pid"));
@@ -97,6 +97,8 @@ struct Keeper<'a> {
     connection: Option<Connection>,
     /// Of `CLOCK_BOOTTIME`, absolute.
     timer: OwnedFd,
+    /// What the timer is set to.
+    due_ms: Option<u64>,
 }
 
 struct Connection {
@@ -134,7 +136,11 @@ impl Keeper<'_> {
         }
     }
 
-    fn set_timer(&self, due_ms: Option<u64>) -> io::Result<()> {
+    fn set_timer(&mut self, due_ms: Option<u64>) -> io::Result<()> {
+        if self.due_ms == due_ms {
+            return Ok(());
+        }
+        self.due_ms = due_ms;
         // Zero would disarm; and what lies centuries ahead is as good as never.
         let due_ms = due_ms.map_or(0, |due| due.clamp(1, u64::MAX >> 8));
         let due = Timespec { tv_sec: (due_ms / 1_000) as i64, tv_nsec: (due_ms % 1_000 * 1_000_000) as i64 };
@@ -145,11 +151,12 @@ impl Keeper<'_> {
 
     /// Waits for anything and takes what came in.
     fn wait(&mut self) -> io::Result<()> {
-        let wake = self.shared.wake_fd();
+        let (wake, soon) = (self.shared.wake_fd(), self.shared.soon_fd());
         let mut files = vec![
             PollFd::new(&wake, PollFlags::IN),
             PollFd::new(&self.timer, PollFlags::IN),
             PollFd::new(&self.listener, PollFlags::IN),
+            PollFd::new(&soon, PollFlags::IN),
         ];
         if let Some(connection) = &self.connection {
             let writable = if connection.is_sending() { PollFlags::OUT } else { PollFlags::empty() };
@@ -160,10 +167,13 @@ impl Keeper<'_> {
             _ => {}
         }
         let came = |number: usize| files.get(number).is_some_and(|file| !file.revents().is_empty());
-        let (woken, connecting, talking) = (came(0), came(2), came(3));
+        let (woken, connecting, woken_soon, talking) = (came(0), came(2), came(3), came(4));
         drop(files);
         if woken {
             self.shared.woken();
+        }
+        if woken_soon {
+            self.shared.woken_soon();
         }
         if talking && self.listen().is_err() {
             self.disconnect();

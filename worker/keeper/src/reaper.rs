@@ -29,11 +29,8 @@ pub(crate) fn run(shared: &Shared, guardian: &Guardian, mut guardian_pid: i32) -
         while !table.knows(pid) {
             table = shared.entered.wait(table).expect("a panic ends the process");
         }
-        let idle = !table.has_unsent();
         table.reap(pid, boottime_ms());
         drop(table);
-        if idle {
-            shared.wake();
-        }
+        shared.wake();
     }
 }

@@ -2,10 +2,16 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    sync::{Condvar, Mutex, MutexGuard},
+    sync::{
+        Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime},
+};
 
 use crate::{Failure, table::Table};
 
@@ -19,18 +25,32 @@ pub(crate) struct Shared {
     /// A process whose memory is to be watched may be there.
     pub to_watch: Condvar,
     wake: OwnedFd,
+    /// Woken and not yet looked: one more word would be a system call for nothing.
+    woken: AtomicBool,
+    /// Of `CLOCK_MONOTONIC`, relative.
+    soon: OwnedFd,
+    soon_set: AtomicBool,
 }
+
+/// What can wait is sent so much later at the latest: a short process's start goes out with its end, at the cost
+/// of one waking of the main thread and one of the agent instead of two.
+const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 impl Shared {
     pub fn new(table: Table) -> Result<Shared, Failure> {
         let wake =
             eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(Failure::system("make an eventfd"))?;
+        let soon = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
+            .map_err(Failure::system("make a timer"))?;
         Ok(Shared {
             table: Mutex::new(table),
             ordered: Condvar::new(),
             entered: Condvar::new(),
             to_watch: Condvar::new(),
             wake,
+            woken: AtomicBool::new(false),
+            soon,
+            soon_set: AtomicBool::new(false),
         })
     }
 
@@ -44,15 +64,38 @@ impl Shared {
         &self.wake
     }
 
-    /// Makes the main thread look at the table.
-    pub fn wake(&self) {
-        // Fails only when it was woken 2^64 times already.
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    /// Readable a little after [`Shared::wake_soon`].
+    pub fn soon_fd(&self) -> impl AsFd {
+        &self.soon
     }
 
-    /// Takes back what [`Shared::wake`] did.
+    /// Makes the main thread look at the table.
+    pub fn wake(&self) {
+        if !self.woken.swap(true, Ordering::SeqCst) {
+            // Fails only when it was woken 2^64 times already.
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Makes the main thread look at the table within [`SOON`].
+    pub fn wake_soon(&self) {
+        if !self.soon_set.swap(true, Ordering::SeqCst) {
+            let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: SOON };
+            timerfd_settime(&self.soon, TimerfdTimerFlags::empty(), &once).expect("a timer that was made can be set");
+        }
+    }
+
+    /// Takes back what [`Shared::wake`] did; the caller looks at the table after this.
     pub fn woken(&self) {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.wake, &mut count);
+        self.woken.store(false, Ordering::SeqCst);
+    }
+
+    /// Takes back what [`Shared::wake_soon`] did, likewise.
+    pub fn woken_soon(&self) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.soon, &mut count);
+        self.soon_set.store(false, Ordering::SeqCst);
     }
 }

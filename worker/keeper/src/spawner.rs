@@ -21,7 +21,7 @@ pub(crate) fn run(shared: &Shared, board: Board, cgroups: Option<&Arc<Cgroups>>,
         let order = next(shared);
         make(shared, board, cgroups, &mut stack, order);
         shared.entered.notify_all();
-        shared.wake();
+        shared.wake_soon();
     }
 }
 
