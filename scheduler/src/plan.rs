@@ -60,6 +60,9 @@ pub fn plan(state: &State, heard: &BTreeSet<u64>, cursor: Cursor, budget: usize)
     Plan { grants: planner.grants, publications, finished: cursor.is_none(), cursor: cursor.unwrap_or_default() }
 }
 
+/// Tasks that a plan may grant though looking at the workers has used up its budget.
+const LEAST_GRANTS: usize = 64;
+
 struct Planner<'s> {
     state: &'s State,
     workers: Vec<Worker>,
@@ -185,7 +188,9 @@ impl<'s> Planner<'s> {
             });
             let job = state.jobs.get(turn.1).expect("a ready job exists");
             let wanted = u64::from(self.pending(turn.1, job)).min(self.queue_room(bucket));
-            let wanted = wanted.min(self.tasks as u64).min(self.steps as u64) as usize;
+            // However small the budget, each plan gets on.
+            let steps = self.steps.max(LEAST_GRANTS);
+            let wanted = wanted.min(self.tasks as u64).min(steps as u64) as usize;
             let shares = spread.take(&mut self.workers, &bucket.shape, wanted);
             let exhausted = spread.is_empty();
             self.hand_out(turn.1, job, bucket, &shares, false);

@@ -14,7 +14,7 @@ use pair::Pair;
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
 
     #[test]
     fn the_rules_do_what_the_model_does(operations in prop::collection::vec(operation::any(), 1..120)) {

@@ -221,3 +221,79 @@ fn zigzag(value: i64) -> u64 {
 fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fact(attempt: u32) -> Fact {
+        Fact {
+            attempt,
+            session: 3,
+            place: Place::Failed,
+            cause: Cause::ExitCode,
+            exit_code: -1,
+            signal: 9,
+            granted_wall_ms: 1_700_000_000_123,
+            start_ms: (attempt % 2 == 0).then_some(1_700_000_000_050),
+            end_ms: 1_700_000_009_000,
+            run_ms: 8_900,
+            cpu_ms: 17_000,
+            max_memory_kib: 1 << 40,
+            stdout_bytes: 0,
+            stderr_bytes: u64::MAX,
+            log_bundle: 7,
+            detail: format!("attempt {attempt} é").into(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_in_order_and_the_oldest_are_dropped() {
+        let mut facts = Facts::new(2);
+        for attempt in 1..=1_000 {
+            facts.append(1, 1_700_000_000_000, &fact(attempt));
+            assert_eq!(facts.newest(1, 1_700_000_000_000), Some(fact(attempt)));
+        }
+        facts.append(0, 1_700_000_000_000, &fact(5));
+        assert_eq!(facts.all(0, 1_700_000_000_000), [fact(5)]);
+        let kept: Vec<u32> = facts.all(1, 1_700_000_000_000).iter().map(|fact| fact.attempt).collect();
+        assert_eq!(kept, (1_000 - limits::ATTEMPTS + 1..=1_000).collect::<Vec<_>>());
+        assert_eq!(facts.newest_attempt(1), 1_000);
+        assert!(facts.entries.len() < 100 * 2 * limits::ATTEMPTS as usize, "{} bytes", facts.entries.len());
+        assert!(facts.readable());
+    }
+
+    #[test]
+    fn an_ordinary_end_takes_about_twenty_bytes() {
+        let ordinary = Fact {
+            attempt: 1,
+            session: 2_000,
+            place: Place::Succeeded,
+            exit_code: 0,
+            signal: 0,
+            start_ms: Some(1_700_000_000_125),
+            end_ms: 1_700_000_000_130,
+            run_ms: 5,
+            cpu_ms: 2,
+            max_memory_kib: 1_800,
+            stderr_bytes: 0,
+            stdout_bytes: 120,
+            detail: "".into(),
+            ..fact(1)
+        };
+        let mut facts = Facts::new(1);
+        facts.append(0, 1_700_000_000_000, &ordinary);
+        assert!(facts.entries.len() <= 24, "{} bytes", facts.entries.len());
+    }
+
+    #[test]
+    fn damaged_facts_are_not_readable() {
+        let mut facts = Facts::new(1);
+        facts.append(0, 0, &fact(2));
+        for length in 0..facts.entries.len() {
+            let cut = Facts { newest: facts.newest.clone(), entries: facts.entries[..length].to_vec() };
+            assert!(!cut.readable(), "cut to {length} bytes");
+        }
+        assert!(!Facts { newest: vec![1_000].into_boxed_slice(), ..facts }.readable());
+    }
+}

@@ -336,9 +336,81 @@ impl Tasks {
         counts[self.rest as usize] += self.count - present;
         counts
     }
+}
 
-    /// How many chunks there are; for tests of what is *not* stored.
-    pub fn chunk_count(&self) -> usize {
-        self.chunks.len()
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PLACES: [Place; 6] =
+        [Place::Pending, Place::Active, Place::Succeeded, Place::Failed, Place::Cancelled, Place::Skipped];
+
+    /// Fill or shift: first, end, from (absent: fill), to.
+    fn operation(count: u32) -> impl Strategy<Value = (u32, u32, Option<Place>, Place)> {
+        let place = || prop::sample::select(&PLACES[..]);
+        let span = prop_oneof![
+            1 => Just((0, count)),
+            4 => (0..count, 1..count + 1).prop_map(move |(first, length)| (first, (first + length).min(count))),
+        ];
+        (span, prop::option::of(place()), place()).prop_map(|((first, end), from, to)| (first, end, from, to))
+    }
+
+    fn scenario() -> impl Strategy<Value = (u32, Vec<(u32, u32, Option<Place>, Place)>)> {
+        (1..1_500u32).prop_flat_map(|count| (Just(count), prop::collection::vec(operation(count), 0..20)))
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_are_where_a_plain_list_says((count, operations) in scenario()) {
+            let mut tasks = Tasks::new(count);
+            let mut plain = vec![Place::Pending; count as usize];
+            for (first, end, from, to) in operations {
+                let mut moved = 0;
+                for place in &mut plain[first as usize..end as usize] {
+                    if from.is_none_or(|from| *place == from) {
+                        *place = to;
+                        moved += 1;
+                    }
+                }
+                match from {
+                    None => tasks.fill(first, end, to),
+                    Some(from) => prop_assert_eq!(tasks.shift(first, end, from, to), moved),
+                }
+                for place in PLACES {
+                    let mut runs = Vec::new();
+                    let mut at = 0;
+                    while let Some((run, length)) = tasks.next(at, place) {
+                        runs.extend(run..run + length);
+                        at = run + length;
+                    }
+                    let expected: Vec<u32> = (0..count).filter(|at| plain[*at as usize] == place).collect();
+                    prop_assert_eq!(runs, expected);
+                    let half = count / 2;
+                    let in_half = plain[..half as usize].iter().filter(|one| **one == place).count() as u32;
+                    prop_assert_eq!(tasks.count_in(0, half, place), in_half);
+                }
+            }
+            for (at, place) in plain.iter().enumerate() {
+                prop_assert_eq!(tasks.place(at as u32), *place);
+            }
+        }
+    }
+
+    #[test]
+    fn an_untouched_array_has_no_chunk_and_its_end_makes_none() {
+        let mut tasks = Tasks::new(1_000_000);
+        assert_eq!(tasks.shift(0, 1_000_000, Place::Pending, Place::Cancelled), 1_000_000);
+        assert_eq!(tasks.shift(0, 1_000_000, Place::Cancelled, Place::Pending), 1_000_000);
+        assert!(tasks.chunks.is_empty());
+    }
+
+    #[test]
+    fn whole_chunks_of_one_kind_share_one() {
+        let mut tasks = Tasks::new(1_000_000);
+        assert_eq!(tasks.shift(100, 900_000, Place::Pending, Place::Cancelled), 899_900);
+        let whole: Vec<_> = tasks.chunks.iter().filter(|(number, _)| (1..3_515).contains(*number)).collect();
+        assert!(whole.windows(2).all(|pair| Arc::ptr_eq(&pair[0].1, &pair[1].1)));
     }
 }
