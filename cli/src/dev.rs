@@ -44,8 +44,8 @@ pub struct Args {
 struct StartArgs {
     #[command(flatten)]
     state: StateArgs,
-    /// Use a temporary state that is removed at the end
-    #[arg(long, conflicts_with = "state")]
+    /// Remove the state at the end; without --state it is a temporary folder
+    #[arg(long)]
     ephemeral: bool,
     /// How many workers
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=64))]

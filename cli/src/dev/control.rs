@@ -53,7 +53,7 @@ impl Target {
     /// All processes that the name stands for: of a worker, keeper and tasks too.
     fn processes(&self) -> Vec<ProcessId> {
         match self.member.kind {
-            Kind::Worker => tree::of_worker(self.main.as_ref(), &self.disk),
+            Kind::Worker => tree::of_workers(&[tree::Worker { agent: self.main.clone(), disk: self.disk.clone() }]),
             _ => self.main.iter().filter(|id| id.is_alive()).cloned().collect(),
         }
     }

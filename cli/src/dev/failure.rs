@@ -9,6 +9,8 @@ pub enum Failure {
     NoState(PathBuf),
     #[error("`{0}` is not empty and no state of `millgrid dev`; choose an empty folder with --state")]
     ForeignFolder(PathBuf),
+    #[error("`{0}` is a state that is kept, and --ephemeral would remove it; choose an empty folder with --state")]
+    KeptState(PathBuf),
     #[error("a grid runs with the state `{0}` already; stop it with `millgrid dev down`, or choose another --state")]
     Running(PathBuf),
     #[error("the grid with the state `{0}` is being started or stopped; try again")]
@@ -67,7 +69,7 @@ impl Failure {
             Self::ForeignFolder(_) | Self::Keeper(_) | Self::NotWorker(_) => 2,
             Self::NoState(_) | Self::NoProcess { .. } => 3,
             Self::NoLeader | Self::Busy(_) | Self::TooLate { .. } => 5,
-            Self::Running(_) | Self::OtherPorts { .. } | Self::Dead(_) => 6,
+            Self::Running(_) | Self::KeptState(_) | Self::OtherPorts { .. } | Self::Dead(_) => 6,
             Self::Interrupted => 130,
             _ => 1,
         }

@@ -34,7 +34,10 @@ const REAP: Duration = Duration::from_millis(200);
 /// Starts a grid; in the foreground it also waits until it is to end.
 pub async fn run(args: StartArgs) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let mut state = if args.ephemeral { State::temporary()? } else { State::chosen(args.state.state.clone())? };
+    let mut state = match (&args.state.state, args.ephemeral) {
+        (None, true) => State::temporary()?,
+        (chosen, _) => State::chosen(chosen.clone())?,
+    };
     state.create()?;
     let Some(lock) = state.lock()? else { return Err(Failure::Running(state.path().to_owned())) };
     let record = prepare(&state, &args)?;
@@ -75,6 +78,9 @@ fn prepare(state: &State, args: &StartArgs) -> Result<Record, Failure> {
         launch::beside(program)?;
     }
     let before = state.record()?;
+    if args.ephemeral && before.is_some() {
+        return Err(Failure::KeptState(state.path().to_owned()));
+    }
     if before.as_ref().is_some_and(Record::is_alive) {
         return Err(Failure::Running(state.path().to_owned()));
     }
@@ -98,10 +104,11 @@ fn prepare(state: &State, args: &StartArgs) -> Result<Record, Failure> {
         foreground: if args.detach { None } else { ProcessId::of(std::process::id() as i32) },
         processes: Default::default(),
     };
-    state.write_record(&record)?;
     issue_certificates(state, &record)?;
     state.s3_credentials()?;
     settings::write(state, &record)?;
+    // Last: once it is there, `dev env` says what can be used.
+    state.write_record(&record)?;
     Ok(record)
 }
 

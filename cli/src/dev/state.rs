@@ -10,6 +10,9 @@ use rustix::fs::FlockOperation;
 
 use super::{failure::Failure, record::Record};
 
+/// What is in a folder before its record is.
+const MADE_FIRST: [&str; 8] = ["lock", "record.lock", "dev.json.new", "ca", "config", "log", "s3", "s3-credentials"];
+
 /// The folder of one grid.
 ///
 /// ```text
@@ -65,14 +68,17 @@ impl State {
         if self.record_path().exists() {
             return Ok(());
         }
+        let mut names = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(Failure::file("read", &self.path))? {
-            let name = entry.map_err(Failure::file("read", &self.path))?.file_name();
-            // A start that was cut short left these.
-            if name != "lock" && name != "record.lock" {
-                return Err(Failure::ForeignFolder(self.path.clone()));
-            }
+            names.push(entry.map_err(Failure::file("read", &self.path))?.file_name());
         }
-        Ok(())
+        // A start that was cut short before it wrote the record left some of these.
+        let ours = names.iter().all(|name| MADE_FIRST.iter().any(|known| name == known));
+        if names.is_empty() || (ours && names.iter().any(|name| name == "lock")) {
+            Ok(())
+        } else {
+            Err(Failure::ForeignFolder(self.path.clone()))
+        }
     }
 
     /// Held as long as the result lives; `None` when another process has it.
@@ -208,4 +214,51 @@ fn default_path() -> Result<PathBuf, Failure> {
     let base = base.or_else(|| set("HOME").map(|home| home.join(".local/state")));
     let base = base.ok_or_else(|| Failure::Other("there is no HOME; name a folder with --state".to_owned()))?;
     Ok(base.join("millgrid/dev"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn check(files: &[&str], accepted: bool) {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            fs::write(folder.path().join(file), "").unwrap();
+        }
+        let created = State::chosen(Some(folder.path().to_owned())).unwrap().create();
+        assert_eq!(created.is_ok(), accepted, "{files:?}");
+    }
+
+    #[test]
+    fn a_folder_with_other_things_in_it_becomes_no_state() {
+        check(&[], true);
+        check(&["lock", "ca", "s3-credentials"], true);
+        check(&["dev.json", "thesis.tex"], true);
+        check(&["thesis.tex"], false);
+        check(&["lock", "thesis.tex"], false);
+        check(&["config", "log"], false);
+    }
+
+    #[test]
+    fn a_state_is_locked_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::chosen(Some(folder.path().to_owned())).unwrap();
+        let first = state.lock().unwrap();
+        assert!(first.is_some() && state.lock().unwrap().is_none());
+        drop(first);
+        assert!(state.lock().unwrap().is_some());
+    }
+
+    #[test]
+    fn credentials_are_drawn_once_and_are_the_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::chosen(Some(folder.path().to_owned())).unwrap();
+        let (first, again) = (state.s3_credentials().unwrap(), state.s3_credentials().unwrap());
+        assert_eq!((first.access_key, first.secret_key), (again.access_key, again.secret_key));
+        let mode = fs::metadata(folder.path().join("s3-credentials")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
 }

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// How long coordinators and the S3 endpoint may take to end by themselves.
-const GRACE: Duration = Duration::from_millis(1000);
+const GRACE: Duration = Duration::from_millis(500);
 /// After that, and after a SIGKILL, a process that is still there hangs in the kernel.
 const PATIENCE: Duration = Duration::from_millis(1500);
 const POLL: Duration = Duration::from_millis(5);
@@ -55,16 +55,20 @@ pub async fn everything(state: &State, record: &Record) -> Result<(), Failure> {
         .filter(|id| id.is_alive())
         .cloned()
         .collect();
-    let of_workers = || {
-        let of = |name: &str| tree::of_worker(record.processes.get(name), &state.disk(name));
-        workers.iter().flat_map(|worker| of(&worker.name)).collect::<Vec<_>>()
-    };
+    let workers: Vec<tree::Worker> = workers
+        .iter()
+        .map(|member| tree::Worker {
+            agent: record.processes.get(&member.name).cloned(),
+            disk: state.disk(&member.name),
+        })
+        .collect();
     for process in &others {
         process.signal(Signal::TERM);
         // One that was paused hears it only now.
         process.signal(Signal::CONT);
     }
-    let (left_of_workers, stubborn) = tokio::join!(tree::kill_all(of_workers, PATIENCE), gone(others, GRACE));
+    let (left_of_workers, stubborn) =
+        tokio::join!(tree::kill_all(|| tree::of_workers(&workers), PATIENCE), gone(others, GRACE));
     let left = tree::kill_all(|| stubborn.clone(), PATIENCE).await;
     refuse(&[left_of_workers, left].concat())
 }

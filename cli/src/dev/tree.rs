@@ -1,13 +1,18 @@
 //! The processes of a worker: its agent, its keeper, and all that the tasks made of themselves.
 
-use std::{collections::BTreeSet, os::unix::ffi::OsStrExt, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
 use super::process::{self, ProcessId, Stat};
 
-const POLL: Duration = Duration::from_millis(5);
+const POLL: Duration = Duration::from_millis(10);
 
 /// The keeper of the worker whose state directory this is.
 pub fn keeper(disk: &Path) -> Option<ProcessId> {
@@ -16,28 +21,48 @@ pub fn keeper(disk: &Path) -> Option<ProcessId> {
     is_keeper(&id.stat()?, disk).then_some(id)
 }
 
-/// Every process of a worker that lives now.
-pub fn of_worker(agent: Option<&ProcessId>, disk: &Path) -> Vec<ProcessId> {
+/// A worker: its agent, if one was started, and its state directory.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    pub agent: Option<ProcessId>,
+    pub disk: PathBuf,
+}
+
+/// Every process of these workers that lives now.
+pub fn of_workers(workers: &[Worker]) -> Vec<ProcessId> {
+    if workers.is_empty() {
+        return Vec::new();
+    }
     let all = process::all();
-    let agent = agent.filter(|agent| agent.is_alive()).map(|agent| agent.pid);
-    let keepers: BTreeSet<i32> = all.iter().filter(|stat| is_keeper(stat, disk)).map(|stat| stat.pid).collect();
-    let scratch = scratch_marker(disk);
-    let mut found: BTreeSet<i32> = keepers.iter().copied().chain(agent).collect();
-    // In the sessions of keepers, and what left those but was started as a task of this worker.
-    let belongs = |stat: &Stat| keepers.contains(&stat.session) || contains(&stat.environment(), &scratch);
-    found.extend(all.iter().filter(|stat| belongs(stat)).map(|stat| stat.pid));
-    // And the children of all these, however deep.
-    loop {
-        let before = found.len();
-        let children = all.iter().filter(|stat| found.contains(&stat.parent)).map(|stat| stat.pid);
-        found.extend(children.collect::<Vec<_>>());
-        if found.len() == before {
-            break;
-        }
+    let mut found: BTreeSet<i32> = BTreeSet::new();
+    for worker in workers {
+        found.extend(worker.agent.iter().filter(|agent| agent.is_alive()).map(|agent| agent.pid));
+        found.extend(all.iter().filter(|stat| is_keeper(stat, &worker.disk)).map(|stat| stat.pid));
+    }
+    // In their sessions, and the children of all these, however deep.
+    add_descendants(&all, &mut found);
+    // What left both was still started as a task of such a worker.
+    let markers: Vec<Vec<u8>> = workers.iter().map(|worker| scratch_marker(&worker.disk)).collect();
+    let escaped = all.iter().filter(|stat| !found.contains(&stat.pid) && has_entry(&stat.environment(), &markers));
+    let escaped: Vec<i32> = escaped.map(|stat| stat.pid).collect();
+    if !escaped.is_empty() {
+        found.extend(escaped);
+        add_descendants(&all, &mut found);
     }
     // A task may have called us.
     found.remove(&(std::process::id() as i32));
     all.iter().filter(|stat| found.contains(&stat.pid)).map(Stat::id).collect()
+}
+
+fn add_descendants(all: &[Stat], found: &mut BTreeSet<i32>) {
+    loop {
+        let before = found.len();
+        let more = all.iter().filter(|stat| found.contains(&stat.parent) || found.contains(&stat.session));
+        found.extend(more.map(|stat| stat.pid).collect::<Vec<_>>());
+        if found.len() == before {
+            return;
+        }
+    }
 }
 
 /// Kills all of `find`'s processes, and those that they made meanwhile; what is left after `patience`.
@@ -94,6 +119,6 @@ fn scratch_marker(disk: &Path) -> Vec<u8> {
     [b"MILLGRID_SCRATCH=", disk.as_os_str().as_bytes(), b"/"].concat()
 }
 
-fn contains(environment: &[u8], entry: &[u8]) -> bool {
-    environment.split(|byte| *byte == 0).any(|one| one.starts_with(entry))
+fn has_entry(environment: &[u8], markers: &[Vec<u8>]) -> bool {
+    environment.split(|byte| *byte == 0).any(|entry| markers.iter().any(|marker| entry.starts_with(marker)))
 }
