@@ -29,10 +29,6 @@ pub fn of(error: &clap::Error) -> (String, String) {
 
 /// The same, with the verb's own help as the last way out.
 pub fn with_help(error: &clap::Error, command: &Command, arguments: &[String]) -> (String, String) {
-    let (message, hint) = of(error);
-    if !hint.is_empty() {
-        return (message, hint);
-    }
     let mut verbs = vec![command.get_name().to_owned()];
     let mut at = command;
     for word in arguments.iter().skip(1).take_while(|word| *word != "--") {
@@ -41,7 +37,14 @@ pub fn with_help(error: &clap::Error, command: &Command, arguments: &[String]) -
             at = found;
         }
     }
-    (message, format!("see `{} --help`", verbs.join(" ")))
+    let path = verbs.join(" ");
+    if matches!(error.kind(), ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) {
+        let known: Vec<&str> = at.get_subcommands().filter(|verb| !verb.is_hide_set()).map(Command::get_name).collect();
+        return (format!("`{path}` needs a verb"), format!("there are: {}", known.join(", ")));
+    }
+    let (message, hint) = of(error);
+    let hint = if hint.is_empty() { format!("see `{path} --help`") } else { hint };
+    (message, hint)
 }
 
 fn first_word(value: &ContextValue) -> Option<String> {

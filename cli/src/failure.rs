@@ -73,6 +73,11 @@ impl Failure {
         Self::said(Code::PermissionDenied, "DENIED", message.into())
     }
 
+    /// Time ran out, though the grid answered.
+    pub fn timed_out(message: impl Into<String>) -> Self {
+        Self::said(Code::DeadlineExceeded, "TIMEOUT", message.into())
+    }
+
     /// A job that no pool could ever run.
     pub fn infeasible(message: impl Into<String>) -> Self {
         Self::said(Code::FailedPrecondition, "INFEASIBLE", message.into())

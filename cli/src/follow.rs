@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt, TryStreamExt, stream};
 use proto::v1::{self, LogStream, ReadLogsRequest, TaskState};
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -132,6 +133,20 @@ pub async fn copy(
             }
         }
     }
+}
+
+/// Copies the logs of several tasks side by side.
+pub async fn tasks(
+    grid: &client::Grid,
+    requests: Vec<ReadLogsRequest>,
+    several: bool,
+    selection: &Selection,
+) -> Result<(), Failure> {
+    let copies = requests.into_iter().map(|request| async move {
+        let mut printer = Printer::new(request.job_id, request.index, several, selection);
+        copy(grid, request, &mut printer, &AtomicU64::new(0)).await
+    });
+    stream::iter(copies).buffer_unordered(PARALLEL).try_collect().await
 }
 
 /// Follows all tasks of a job until it has ended and its logs are written; `changed` hears of each change of

@@ -190,5 +190,10 @@ fn log(globals: &Globals) {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("MILLGRID_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .init();
 }

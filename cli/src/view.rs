@@ -12,6 +12,9 @@ pub mod task;
 pub mod times;
 pub mod worker;
 
+#[cfg(test)]
+mod tests;
+
 /// Something that stands in a list.
 pub trait Row: Serialize {
     /// Headers of the table, and of the wide one, which begins with the same.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustls::{AlertDescription as Alert, Error as Tls};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -200,8 +201,10 @@ impl Trouble {
         let mut next = Some(error);
         while let Some(current) = next {
             let inner = current.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
-            let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            if let Some(problem) = tls.or(current.downcast_ref::<rustls::Error>()).and_then(identity_problem) {
+            let tls = inner.and_then(|inner| inner.downcast_ref::<Tls>()).or(current.downcast_ref::<Tls>());
+            // The HTTP/2 library keeps an alert as text alone.
+            let told = || alert_in(&current.to_string()).map(Tls::AlertReceived);
+            if let Some(problem) = tls.cloned().or_else(told).as_ref().and_then(identity_problem) {
                 return Self::Identity(problem);
             }
             deepest = current;
@@ -211,9 +214,27 @@ impl Trouble {
     }
 }
 
+/// The alert that a message tells of, in the words of rustls.
+fn alert_in(text: &str) -> Option<Alert> {
+    let (_, name) = text.rsplit_once("received fatal alert: ")?;
+    [
+        Alert::CertificateExpired,
+        Alert::UnknownCA,
+        Alert::DecryptError,
+        Alert::CertificateRequired,
+        Alert::NoCertificate,
+        Alert::BadCertificate,
+        Alert::UnsupportedCertificate,
+        Alert::CertificateRevoked,
+        Alert::CertificateUnknown,
+        Alert::AccessDenied,
+    ]
+    .into_iter()
+    .find(|alert| format!("{alert:?}") == name)
+}
+
 /// What a TLS failure says about the certificates, if it is about them.
-fn identity_problem(error: &rustls::Error) -> Option<String> {
-    use rustls::{AlertDescription as Alert, Error as Tls};
+fn identity_problem(error: &Tls) -> Option<String> {
     match error {
         Tls::InvalidCertificate(why) => {
             Some(format!("the coordinator's certificate is not accepted by this CA: {why:?}"))

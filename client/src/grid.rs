@@ -17,6 +17,9 @@ use crate::{
 /// that safe.
 const TRY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Who waits is told after so long that nobody answers.
+const SILENCE_TO_TELL: Duration = Duration::from_secs(5);
+
 /// A grid, through whichever of its coordinators answers. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Grid {
@@ -35,6 +38,17 @@ enum Best {
     Silence,
     /// A coordinator answered that it can't at present.
     Said(Box<Answer>),
+}
+
+impl std::fmt::Display for Best {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Nobody(why) => f.write_str(why),
+            Self::Stranger { endpoint, problem } => write!(f, "{endpoint}: {problem}"),
+            Self::Silence => f.write_str("connected, but without an answer"),
+            Self::Said(answer) => f.write_str(&answer.message),
+        }
+    }
 }
 
 impl Best {
@@ -159,6 +173,7 @@ impl Grid {
         let mut pauses = self.pauses();
         // Tries that ended at the certificates: when every endpoint had its turn, waiting is of no use.
         let mut strangers = 0;
+        let mut told = false;
         let mut best = Best::Nobody(format!("{}: not tried yet", self.connections.url(self.connections.good())));
         loop {
             let now = Instant::now();
@@ -187,6 +202,10 @@ impl Grid {
                         return Err(best.into_error(started.elapsed(), request_id));
                     }
                 }
+            }
+            if !told && started.elapsed() > SILENCE_TO_TELL {
+                told = true;
+                tracing::warn!("no coordinator answers; still trying ({best})");
             }
             let wake = Instant::now() + pauses.next_pause();
             tokio::time::sleep_until(deadline.map_or(wake, |deadline| wake.min(deadline))).await;

@@ -36,7 +36,16 @@ impl Watch {
             let deadline = self.grid.deadline();
             let (connection, stream) = match &mut self.open {
                 Some(open) => open,
-                closed => closed.insert(open(&self.grid, &self.request).await?),
+                closed => match open(&self.grid, &self.request).await {
+                    Ok(open) => closed.insert(open),
+                    // Coordinators had been reached, and time ran out while they were away.
+                    Err(Error::Unreachable { .. } | Error::Unavailable { .. })
+                        if !self.request.resume_token.is_empty() =>
+                    {
+                        return Err(Error::TimedOut { waited: started.elapsed(), request_id: String::new() });
+                    }
+                    Err(error) => return Err(error),
+                },
             };
             let message = match deadline {
                 None => stream.message().await,

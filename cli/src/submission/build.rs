@@ -45,13 +45,8 @@ pub struct Words {
     pub command: Vec<String>,
 }
 
-/// Builds the job. `queue` is the configuration's; `chdir` is where a job starts that says nothing of it.
-pub fn build(
-    mut options: Options,
-    mut words: Words,
-    queue: Option<&str>,
-    chdir: Option<&str>,
-) -> Result<Built, Failure> {
+/// Builds the job. `queue` is the configuration's.
+pub fn build(mut options: Options, mut words: Words, queue: Option<&str>) -> Result<Built, Failure> {
     split_optional_outputs(&mut options, &mut words)?;
     let script = words.script.first().map(|path| directives::read(path)).transpose()?;
     let mut command = words.script.into_iter().skip(1).collect::<Vec<_>>();
@@ -97,7 +92,7 @@ pub fn build(
         command,
         script: script.map(|script| Bytes::from(script.body)).unwrap_or_default(),
         env: variables(options.env)?,
-        chdir: options.chdir.or(chdir.map(str::to_owned)).unwrap_or_default(),
+        chdir: options.chdir.unwrap_or_default(),
         resources: Some(Resources {
             cpu_milli: options.cpus.unwrap_or(DEFAULT_CPU_MILLI),
             memory_mib: options.mem.unwrap_or_default(),
@@ -255,7 +250,7 @@ mod tests {
         let matches = parser.try_get_matches_from(before).map_err(|error| Failure::usage("", error))?;
         let options = Options::from_arg_matches(&matches).map_err(|error| Failure::usage("", error))?;
         let command = command.iter().map(|word| (*word).to_owned()).collect();
-        build(options, Words { script: Vec::new(), command }, Some("night"), None)
+        build(options, Words { script: Vec::new(), command }, Some("night"))
     }
 
     #[test]

@@ -19,8 +19,8 @@ use crate::{
 #[command(before_help = "Examples:
   millgrid cluster status
   millgrid cluster transfer-leader c2
-  millgrid cluster init-ca --dir ca
-  millgrid cluster issue-cert --role coordinator --host 10.0.1.5 --dir ca c1
+  millgrid cluster init-ca --out ca
+  millgrid cluster issue-cert --ca ca --role coordinator --name c1 --hosts 10.0.1.5
   millgrid cluster bootstrap --endpoint https://10.0.1.5:7070,https://10.0.2.5:7070,https://10.0.3.5:7070")]
 pub struct Args {
     #[command(subcommand)]
@@ -41,21 +41,23 @@ enum Verb {
     InitCa {
         /// Folder to write to
         #[arg(long, value_name = "DIR", default_value = ".")]
-        dir: PathBuf,
+        out: PathBuf,
     },
     /// Issue a certificate of the authority: NAME.pem and NAME.key
     IssueCert {
+        /// Folder of the authority
+        // The global option of this name is a file, and of no use here.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        ca: PathBuf,
         /// What its holder may do
         #[arg(long, value_enum)]
         role: Role,
-        /// Member, worker or owner
+        /// Member, worker or owner of jobs
+        #[arg(long)]
         name: String,
-        /// A host name or address by which a coordinator is reached; may be repeated
-        #[arg(long, value_name = "HOST")]
-        host: Vec<String>,
-        /// Folder of the authority
-        #[arg(long, value_name = "DIR", default_value = ".")]
-        dir: PathBuf,
+        /// Names and addresses by which a coordinator is reached, besides this machine's own
+        #[arg(long, value_name = "HOST,...", value_delimiter = ',')]
+        hosts: Vec<String>,
         /// Folder to write to [default: the authority's]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
@@ -70,10 +72,10 @@ pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
         Verb::Status => status(scope).await,
         Verb::TransferLeader { member } => transfer(member.unwrap_or_default(), scope).await,
         Verb::Bootstrap => bootstrap(scope).await,
-        Verb::InitCa { dir } => written(identity::init_ca(&dir), scope),
-        Verb::IssueCert { role, name, host, dir, out } => {
-            let out = out.unwrap_or_else(|| dir.clone());
-            written(identity::issue_cert(&dir, role, &name, &host, &out), scope)
+        Verb::InitCa { out } => written(identity::init_ca(&out), scope),
+        Verb::IssueCert { ca, role, name, hosts, out } => {
+            let out = out.unwrap_or_else(|| ca.clone());
+            written(identity::issue_cert(&ca, role, &name, &hosts, &out), scope)
         }
     }
 }

@@ -1,7 +1,5 @@
 //! `millgrid logs`
 
-use std::sync::atomic::AtomicU64;
-
 use proto::v1::{ListTasksRequest, LogStream};
 
 use crate::{
@@ -82,17 +80,21 @@ pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
     }
     let several = tasks.len() + whole.len() > 1;
     tasks.retain(|(job, _)| *job != 0);
+    let mut side_by_side = Vec::new();
     for (job, index) in tasks {
-        let mut printer = Printer::new(job, index, several, &selection);
         let mut request = follow::request(job, index, &selection, args.follow);
         if let Some(lines) = args.tail {
+            let mut printer = Printer::new(job, index, several, &selection);
             tail::print(&grid, &mut request, lines, &mut printer).await?;
-            if !args.follow {
-                continue;
-            }
         }
-        follow::copy(&grid, request, &mut printer, &AtomicU64::new(0)).await?;
+        if args.follow {
+            side_by_side.push(request);
+        } else if args.tail.is_none() {
+            // One after the other, so that the order is that of the array.
+            follow::tasks(&grid, vec![request], several, &selection).await?;
+        }
     }
+    follow::tasks(&grid, side_by_side, several, &selection).await?;
     for job in whole {
         follow::job(&grid, &job, &selection, |_| {}).await?;
     }

@@ -39,9 +39,14 @@ pub struct Args {
 
 /// Submits, mirrors what the tasks write, and exits as they do.
 pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
-    let here = if scope.config.dev { Some(current_directory()?) } else { None };
     let words = Words { script: args.script, command: args.command };
-    let built = build::build(args.options, words, scope.config.queue.as_deref(), here.as_deref())?;
+    let mut built = build::build(args.options, words, scope.config.queue.as_deref())?;
+    let spec = &mut built.spec;
+    // What is staged lies in the attempt's own directory, so that a task with it starts there.
+    let staged = !(spec.inputs.is_empty() && spec.files.is_empty() && spec.outputs.is_empty());
+    if scope.config.dev && spec.chdir.is_empty() && !staged {
+        spec.chdir = current_directory()?;
+    }
     let grid = scope.grid()?;
     let job = submit::send(built, args.request_id, &grid).await?;
     if scope.globals.verbose > 0 {

@@ -60,7 +60,7 @@ pub struct Args {
 /// Submits, and waits if asked to.
 pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
     let words = Words { script: args.script, command: args.command };
-    let built = build::build(args.options, words, scope.config.queue.as_deref(), None)?;
+    let built = build::build(args.options, words, scope.config.queue.as_deref())?;
     let grid = scope.grid()?;
     if args.plan {
         return plan(built, &grid, scope).await;
@@ -156,7 +156,7 @@ pub fn finish(job: &Job, scope: &Scope) -> Result<u8, Failure> {
 /// Waits for the end; Ctrl-C ends the waiting alone.
 pub async fn interruptible<T>(job: &Job, waiting: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::select! {
-        ended = waiting => ended,
+        ended = waiting => ended.map_err(|failure| wait::still_going(failure, &[job.id])),
         () = wait::interrupt() => Err(wait::interrupted(&[job.id])),
     }
 }

@@ -68,7 +68,7 @@ pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
     }
     let waiting = wait(&grid, &mut awaited, &mut newest, args.any, scope);
     tokio::select! {
-        waited = waiting => waited?,
+        waited = waiting => waited.map_err(|failure| still_going(failure, &ids))?,
         () = interrupt() => return Err(interrupted(&ids)),
     }
     show(&awaited, &newest, args.any, scope)?;
@@ -202,6 +202,19 @@ pub async fn interrupt() {
         Err(_) => {
             let _ = tokio::signal::ctrl_c().await;
         }
+    }
+}
+
+/// The end of `--timeout` is told as what it means for a job.
+pub fn still_going(failure: Failure, ids: &[u64]) -> Failure {
+    match failure {
+        Failure::Grid(client::Error::TimedOut { .. }) => {
+            let list: Vec<String> = ids.iter().map(u64::to_string).collect();
+            let (what, have, go) = if ids.len() == 1 { ("job", "has", "it goes") } else { ("jobs", "have", "they go") };
+            let message = format!("{what} {} {have} not ended within `--timeout`", list.join(", "));
+            Failure::timed_out(message).hint(format!("{go} on; see `millgrid explain {}`", list[0]))
+        }
+        other => other,
     }
 }
 

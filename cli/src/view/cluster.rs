@@ -53,7 +53,7 @@ impl From<&v1::MemberStatus> for Member {
             term: known(member.term),
             commit_index: known(member.commit_index),
             applied_index: known(member.applied_index),
-            digest_index: digest.is_some().then_some(member.digest_index),
+            digest_index: known(member.digest_index),
             digest,
         }
     }

@@ -13,6 +13,7 @@ pub struct Fake {
 }
 
 type Answer<T> = Result<Response<T>, Status>;
+type Later<'a, T> = std::pin::Pin<Box<dyn Future<Output = Answer<T>> + Send + 'a>>;
 type Messages<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn messages<T: Send + 'static>(items: Vec<Result<T, Status>>) -> Response<Messages<T>> {
@@ -24,10 +25,15 @@ pub fn log(stream: &str, attempt: u32) -> String {
     format!("{stream} of attempt {attempt:>5}\n")
 }
 
+/// As `async_trait` would write it: the attribute doesn't look into macros.
 macro_rules! unimplemented {
     ($($name:ident($request:ident) -> $response:ident),*) => {
-        $(async fn $name(&self, _: Request<$request>) -> Answer<$response> {
-            Err(Status::unimplemented("the fake has no such method"))
+        $(fn $name<'a, 'b>(&'a self, _: Request<$request>) -> Later<'b, $response>
+        where
+            'a: 'b,
+            Self: 'b,
+        {
+            Box::pin(async { Err(Status::unimplemented("the fake has no such method")) })
         })*
     };
 }

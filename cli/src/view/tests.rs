@@ -1,0 +1,159 @@
+//! The documents, byte for byte: names and order are a contract.
+
+use prost_types::Timestamp;
+use proto::v1::*;
+use serde::Serialize;
+
+use super::{cluster::Status, explanation, job, queue, task, worker};
+
+const TIME: Option<Timestamp> = Some(Timestamp { seconds: 1_795_000_000, nanos: 0 });
+
+fn check<T: Serialize>(view: &T, expected: &str) {
+    assert_eq!(serde_json::to_string(view).unwrap(), expected);
+}
+
+#[test]
+fn a_job_has_every_field() {
+    let mut message =
+        Job { id: 42, name: "fit".to_owned(), queue: "default".to_owned(), owner: "ada".to_owned(), ..Job::default() };
+    message.set_state(JobState::Queued);
+    message.labels.insert("team".to_owned(), "ml".to_owned());
+    (message.priority, message.task_count, message.create_time) = (-3, 2, TIME);
+    message.tasks = Some(TaskCounts { queued: 2, ..TaskCounts::default() });
+    let expected = concat!(
+        r#"{"schema":"millgrid/v1","id":42,"name":"fit","state":"queued","held":false,"queue":"default","owner":"ada","#,
+        r#""labels":{"team":"ml"},"priority":-3,"task_count":2,"tasks":{"waiting":0,"queued":2,"leased":0,"running":0,"#,
+        r#""succeeded":0,"failed":0,"cancelled":0,"skipped":0},"exit_code":null,"cause":null,"#,
+        r#""create_time":"2026-11-18T11:06:40Z","start_time":null,"end_time":null}"#
+    );
+    check(&job::Job::from(&message), expected);
+    message.set_state(JobState::Failed);
+    message.set_cause(Cause::ExitCode);
+    (message.exit_code, message.end_time) = (Some(3), TIME);
+    let mut view = job::Job::from(&message);
+    view.task_list = Some(Vec::new());
+    let text = serde_json::to_string(&view).unwrap();
+    assert!(text.ends_with(
+        r#""exit_code":3,"cause":"exit_code","create_time":"2026-11-18T11:06:40Z","start_time":null,"end_time":"2026-11-18T11:06:40Z","task_list":[]}"#
+    ), "{text}");
+}
+
+#[test]
+fn a_task_and_its_attempts_have_the_same_fields() {
+    let attempt = Attempt {
+        number: 1,
+        state: TaskState::Failed.into(),
+        exit_code: Some(1),
+        cause: Cause::ExitCode.into(),
+        worker: "worker-1".to_owned(),
+        create_time: TIME,
+        start_time: TIME,
+        end_time: TIME,
+        seconds: 1.5,
+        cpu_seconds: 1.25,
+        max_memory_mib: 7,
+        ..Attempt::default()
+    };
+    let task = Task {
+        job_id: 42,
+        index: 7,
+        state: TaskState::Queued.into(),
+        attempt: 1,
+        create_time: TIME,
+        attempts: vec![attempt],
+        ..Task::default()
+    };
+    let queued = concat!(
+        r#"{"job_id":42,"index":7,"state":"queued","attempt":1,"exit_code":null,"cause":null,"worker":null,"#,
+        r#""create_time":"2026-11-18T11:06:40Z","start_time":null,"end_time":null,"seconds":null,"cpu_seconds":null,"max_memory_mib":null"#
+    );
+    let failed = concat!(
+        r#"{"job_id":42,"index":7,"state":"failed","attempt":1,"exit_code":1,"cause":"exit_code","worker":"worker-1","#,
+        r#""create_time":"2026-11-18T11:06:40Z","start_time":"2026-11-18T11:06:40Z","end_time":"2026-11-18T11:06:40Z","#,
+        r#""seconds":1.5,"cpu_seconds":1.25,"max_memory_mib":7}"#
+    );
+    check(&task::Task::new(&task, false), &format!("{queued}}}"));
+    check(&task::Task::new(&task, true), &format!("{queued},\"attempt_list\":[{failed}]}}"));
+}
+
+#[test]
+fn an_explanation_has_every_field() {
+    let mut message = Explanation {
+        job_id: 42,
+        index: Some(7),
+        summary: "waits".to_owned(),
+        ahead: Some(41),
+        ..Explanation::default()
+    };
+    message.set_state(TaskState::Queued);
+    message.reasons.push(Reason { reason: WaitReason::ResourcesCpu.into(), workers: 2, detail: "busy".to_owned() });
+    check(
+        &explanation::Explanation::from(&message),
+        concat!(
+            r#"{"job_id":42,"index":7,"state":"queued","summary":"waits","#,
+            r#""reasons":[{"reason":"resources_cpu","workers":2,"detail":"busy"}],"#,
+            r#""position":null,"ahead":41,"estimated_start_time":null}"#
+        ),
+    );
+}
+
+#[test]
+fn queues_and_workers_have_every_field() {
+    let queue = Queue {
+        name: "gpu".to_owned(),
+        weight: 1,
+        limits: Some(QueueLimits { max_running: 5, ..QueueLimits::default() }),
+        ..Queue::default()
+    };
+    check(
+        &queue::Queue::from(&queue),
+        concat!(
+            r#"{"name":"gpu","weight":1,"paused":false,"limits":{"max_running":5,"max_cpu_milli":null,"max_memory_mib":null,"#,
+            r#""max_queued":null},"queued":0,"running":0,"share":0.0}"#
+        ),
+    );
+    let worker = Worker {
+        name: "worker-1".to_owned(),
+        pool: "local".to_owned(),
+        state: WorkerState::Ready.into(),
+        join_time: TIME,
+        ..Worker::default()
+    };
+    check(
+        &worker::Worker::from(&worker),
+        concat!(
+            r#"{"name":"worker-1","pool":"local","state":"ready","labels":{},"#,
+            r#""capacity":{"cpu_milli":0,"memory_mib":0,"gpus":0,"scratch_gib":0},"#,
+            r#""free":{"cpu_milli":0,"memory_mib":0,"gpus":0,"scratch_gib":0},"running":0,"#,
+            r#""join_time":"2026-11-18T11:06:40Z","reason":null}"#
+        ),
+    );
+}
+
+#[test]
+fn a_member_that_is_away_has_nulls() {
+    let here = MemberStatus {
+        id: 1,
+        name: "c1".to_owned(),
+        role: "leader".to_owned(),
+        address: "https://a".to_owned(),
+        reachable: true,
+        term: 2,
+        commit_index: 9,
+        applied_index: 9,
+        digest_index: 8,
+        digest: "ab".to_owned(),
+    };
+    let away = MemberStatus { id: 2, name: "c2".to_owned(), ..MemberStatus::default() };
+    let status =
+        ClusterStatus { leader: "c1".to_owned(), term: 2, members: vec![here, away], ..ClusterStatus::default() };
+    check(
+        &Status::from(&status),
+        concat!(
+            r#"{"leader":"c1","term":2,"members":[{"id":1,"name":"c1","role":"leader","address":"https://a","reachable":true,"#,
+            r#""term":2,"commit_index":9,"applied_index":9,"digest_index":8,"digest":"ab"},"#,
+            r#"{"id":2,"name":"c2","role":null,"address":"","reachable":false,"term":null,"commit_index":null,"#,
+            r#""applied_index":null,"digest_index":null,"digest":null}]}"#
+        ),
+    );
+}
