@@ -144,7 +144,8 @@ impl<'s> Planner<'s> {
     /// Whether tasks of this bucket may be granted at all.
     fn open(&self, bucket: &Bucket) -> bool {
         let queue = self.queue(bucket);
-        !queue.paused && !(bucket.has_outputs && self.state.indexes.unpublished >= limits::UNPUBLISHED as u64)
+        let unpublished_are_full = self.state.indexes.unpublished >= limits::UNPUBLISHED as u64;
+        !queue.paused && (!bucket.has_outputs || !unpublished_are_full)
     }
 
     fn queue(&self, bucket: &Bucket) -> &'s Queue {

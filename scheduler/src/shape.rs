@@ -36,7 +36,7 @@ impl Resource {
     /// An amount of it for people, with its unit.
     pub fn amount(self, amount: u64) -> String {
         match self {
-            Self::Cpu if amount % 1000 == 0 => format!("{}", amount / 1000),
+            Self::Cpu if amount.is_multiple_of(1000) => format!("{}", amount / 1000),
             Self::Cpu => format!("{}.{}", amount / 1000, format!("{:03}", amount % 1000).trim_end_matches('0')),
             Self::Memory => format!("{amount} MiB"),
             Self::Gpu => format!("{amount}"),

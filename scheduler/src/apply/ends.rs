@@ -68,7 +68,7 @@ fn backoff_ms(job: &Job, key: &AttemptKey, number: u16) -> u64 {
     let hash = blake3::hash(&bytes);
     let spread =
         u64::from(u32::from_le_bytes([hash.as_bytes()[0], hash.as_bytes()[1], hash.as_bytes()[2], hash.as_bytes()[3]]));
-    longest / 2 + ((longest - longest / 2) * spread >> 32)
+    longest / 2 + (((longest - longest / 2) * spread) >> 32)
 }
 
 impl Step<'_> {

@@ -160,9 +160,7 @@ impl Step<'_> {
     /// An attempt that was never started: its task is queued again, at the cost of a number alone.
     fn returned(&mut self, session_id: u64, key: &AttemptKey) -> bool {
         let Some(lease) = self.take_lease(session_id, key) else { return false };
-        if lease.ahead
-            && let Some(session) = self.state.sessions.get_mut(&session_id)
-        {
+        if let Some(session) = self.state.sessions.get_mut(&session_id) {
             session.sated = true;
         }
         self.events.push(Event::AttemptReturned { session: session_id, key: *key });

@@ -235,7 +235,7 @@ mod tests {
             exit_code: -1,
             signal: 9,
             granted_wall_ms: 1_700_000_000_123,
-            start_ms: (attempt % 2 == 0).then_some(1_700_000_000_050),
+            start_ms: attempt.is_multiple_of(2).then_some(1_700_000_000_050),
             end_ms: 1_700_000_009_000,
             run_ms: 8_900,
             cpu_ms: 17_000,

@@ -251,7 +251,7 @@ impl Tasks {
             while at < end {
                 let number = at / CHUNK;
                 let stop = end.min((number + 1) * CHUNK);
-                let all = at % CHUNK == 0 && stop - at == self.length_of(number);
+                let all = at.is_multiple_of(CHUNK) && stop - at == self.length_of(number);
                 if self.chunks.contains_key(&number) || (self.rest == from && !all) {
                     moved += self.shift_within(number, at % CHUNK, stop - number * CHUNK, from, to);
                 } else if self.rest == from {
@@ -348,7 +348,9 @@ mod tests {
         [Place::Pending, Place::Active, Place::Succeeded, Place::Failed, Place::Cancelled, Place::Skipped];
 
     /// Fill or shift: first, end, from (absent: fill), to.
-    fn operation(count: u32) -> impl Strategy<Value = (u32, u32, Option<Place>, Place)> {
+    type Operation = (u32, u32, Option<Place>, Place);
+
+    fn operation(count: u32) -> impl Strategy<Value = Operation> {
         let place = || prop::sample::select(&PLACES[..]);
         let span = prop_oneof![
             1 => Just((0, count)),
@@ -357,7 +359,7 @@ mod tests {
         (span, prop::option::of(place()), place()).prop_map(|((first, end), from, to)| (first, end, from, to))
     }
 
-    fn scenario() -> impl Strategy<Value = (u32, Vec<(u32, u32, Option<Place>, Place)>)> {
+    fn scenario() -> impl Strategy<Value = (u32, Vec<Operation>)> {
         (1..1_500u32).prop_flat_map(|count| (Just(count), prop::collection::vec(operation(count), 0..20)))
     }
 
@@ -411,6 +413,6 @@ mod tests {
         let mut tasks = Tasks::new(1_000_000);
         assert_eq!(tasks.shift(100, 900_000, Place::Pending, Place::Cancelled), 899_900);
         let whole: Vec<_> = tasks.chunks.iter().filter(|(number, _)| (1..3_515).contains(*number)).collect();
-        assert!(whole.windows(2).all(|pair| Arc::ptr_eq(&pair[0].1, &pair[1].1)));
+        assert!(whole.windows(2).all(|pair| Arc::ptr_eq(pair[0].1, pair[1].1)));
     }
 }
