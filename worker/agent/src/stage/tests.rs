@@ -295,5 +295,5 @@ async fn a_full_bundle_does_not_wait() {
     for _ in 0..22 {
         uploaded.recv().await.unwrap();
     }
-    assert!(fs::metadata(grid.object(".grid/logs/5/1")).unwrap().size() > 21 * 200 << 10);
+    assert!(fs::metadata(grid.object(".grid/logs/5/1")).unwrap().size() > (21 * 200) << 10);
 }
