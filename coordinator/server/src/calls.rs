@@ -25,13 +25,13 @@ use crate::{
 /// a worker that is so far behind is cut off, and gets all of it when it comes back.
 const WAITING_ANSWERS: usize = 1_024;
 
-/// What a call is answered with.
+/// What a call is answered with. Boxed, because channels reserve room for many at once.
 #[derive(Debug)]
 pub enum Delivery {
     /// One message.
-    Message(Response),
-    /// The call is over.
-    End(Result<(), Refusal>),
+    Message(Box<Response>),
+    /// The call is over; refused, or all went well.
+    End(Option<Box<Refusal>>),
 }
 
 /// Where the answers of a call go: to a caller of this process, or back through the front that relayed it.
@@ -53,9 +53,11 @@ impl Sink {
                 }
                 let frame = match delivery {
                     Delivery::Message(response) => {
-                        relay_down::Frame::Response(proto::internal::CallResponse { response: Some(response) })
+                        relay_down::Frame::Response(proto::internal::CallResponse { response: Some(*response) })
                     }
-                    Delivery::End(result) => relay_down::Frame::Finish(Finish { refusal: result.err() }),
+                    Delivery::End(refusal) => {
+                        relay_down::Frame::Finish(Finish { refusal: refusal.map(|boxed| *boxed) })
+                    }
                 };
                 down.try_send(Ok(RelayDown { call: *call, frame: Some(frame) })).is_ok()
             }
@@ -149,10 +151,10 @@ impl Call {
             return None;
         }
         match self.answers.recv().await {
-            Some(Delivery::Message(response)) => Some(Ok(response)),
-            Some(Delivery::End(result)) => {
+            Some(Delivery::Message(response)) => Some(Ok(*response)),
+            Some(Delivery::End(refusal)) => {
                 self.ended = true;
-                result.err().map(Err)
+                refusal.map(|boxed| Err(*boxed))
             }
             // The sender was dropped without an end: the leader's thread or the relay is gone, or cut us off.
             None => {

@@ -43,6 +43,12 @@ pub struct Config {
     pub pools: Vec<Pool>,
     /// Connections served at one time on each port.
     pub max_connections: usize,
+    /// Applied commands between two snapshots, so that a restart is bounded.
+    pub snapshot_commands: u64,
+    /// Applied bytes between two snapshots.
+    pub snapshot_bytes: u64,
+    /// Entries of the log that are kept behind a snapshot, so that a follower that was away catches up by them.
+    pub log_entries_kept: u64,
     /// What is logged, e.g. `info` or `coordinator=debug`.
     pub log: String,
     /// How it is logged.
@@ -104,6 +110,9 @@ impl fmt::Debug for Config {
             .field("s3_endpoint", &self.s3_endpoint.as_deref().map(redacted))
             .field("pools", &self.pools.len())
             .field("max_connections", &self.max_connections)
+            .field("snapshot_commands", &self.snapshot_commands)
+            .field("snapshot_bytes", &self.snapshot_bytes)
+            .field("log_entries_kept", &self.log_entries_kept)
             .field("log", &self.log)
             .field("log_format", &self.log_format)
             .finish()

@@ -123,6 +123,7 @@ fn authorize(request: &http::Request<Body>) -> Result<std::sync::Arc<crate::iden
     if roles(path).contains(&identity.role) {
         return Ok(identity);
     }
+    tracing::debug!(name = identity.name, address = %peer.address, path, "call denied");
     let role = identity.role.as_str_name().trim_start_matches("ROLE_").to_lowercase();
     Err(status::refused(
         Code::PermissionDenied,

@@ -111,10 +111,10 @@ impl Link {
     fn receive(&self, down: RelayDown) {
         let (delivery, last) = match down.frame {
             Some(relay_down::Frame::Response(response)) => match response.response {
-                Some(response) => (Delivery::Message(response), false),
+                Some(response) => (Delivery::Message(Box::new(response)), false),
                 None => return,
             },
-            Some(relay_down::Frame::Finish(finish)) => (Delivery::End(finish.refusal.map_or(Ok(()), Err)), true),
+            Some(relay_down::Frame::Finish(finish)) => (Delivery::End(finish.refusal.map(Box::new)), true),
             None => return,
         };
         let mut open = self.open_calls();
@@ -134,7 +134,7 @@ impl Link {
         open.broken = true;
         for (_, sink) in open.sinks.drain() {
             // Full: its receiver sees the channel's end instead, which means the same.
-            let _ = sink.try_send(Delivery::End(Err(leader_changed())));
+            let _ = sink.try_send(Delivery::End(Some(Box::new(leader_changed()))));
         }
     }
 

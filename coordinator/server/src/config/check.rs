@@ -38,6 +38,15 @@ pub(super) fn check(raw: Raw) -> Result<Config, Invalid> {
             0 => return Err(word("max_connections", "0", "write at least 1")),
             count => count.min(tokio::sync::Semaphore::MAX_PERMITS),
         },
+        snapshot_commands: match raw.snapshot_commands {
+            0 => return Err(word("snapshot_commands", "0", "write at least 1")),
+            count => count,
+        },
+        snapshot_bytes: match raw.snapshot_mib {
+            size @ 1..=65_536 => size << 20,
+            size => return Err(word("snapshot_mib", &size.to_string(), "write 1 to 65536")),
+        },
+        log_entries_kept: raw.log_entries_kept,
         log: match tracing_subscriber::EnvFilter::try_new(&raw.log) {
             Ok(_) => raw.log,
             Err(_) => return Err(word("log", &raw.log, "write a level, or target=level with commas between")),

@@ -19,7 +19,7 @@ const ENVIRONMENT: &str = "MILLGRID_COORDINATOR_";
 #[command(name = "millgrid-coordinator", version, about, max_term_width = 110)]
 pub struct Arguments {
     /// TOML file with the keys below, written with `_`; also [[pool]].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "MILLGRID_COORDINATOR_CONFIG")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
     /// The member's name, the common name of its certificate.
@@ -78,6 +78,18 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<usize>,
+    /// Applied commands between two snapshots [default: 500000].
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_commands: Option<u64>,
+    /// Applied mebibytes between two snapshots [default: 64].
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_mib: Option<u64>,
+    /// Entries of the log kept behind a snapshot, for followers that were away [default: 50000].
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_entries_kept: Option<u64>,
     /// What is logged, e.g. info or coordinator=debug [default: info].
     #[arg(long, value_name = "FILTER")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,6 +127,12 @@ pub(super) struct Raw {
     pub pool: Vec<RawPool>,
     #[serde(default = "max_connections")]
     pub max_connections: usize,
+    #[serde(default = "snapshot_commands")]
+    pub snapshot_commands: u64,
+    #[serde(default = "snapshot_mib")]
+    pub snapshot_mib: u64,
+    #[serde(default = "log_entries_kept")]
+    pub log_entries_kept: u64,
     #[serde(default = "info_word")]
     pub log: String,
     #[serde(default = "text_word")]
@@ -154,6 +172,9 @@ struct FileKeys {
     s3_endpoint: Option<String>,
     pool: Option<Vec<RawPool>>,
     max_connections: Option<usize>,
+    snapshot_commands: Option<u64>,
+    snapshot_mib: Option<u64>,
+    log_entries_kept: Option<u64>,
     log: Option<String>,
     log_format: Option<String>,
 }
@@ -166,7 +187,7 @@ pub fn load(arguments: &Arguments) -> Result<Config, Invalid> {
         figment = figment.merge(Toml::file_exact(path));
     }
     let raw: Raw = figment
-        .merge(Env::prefixed(ENVIRONMENT))
+        .merge(Env::prefixed(ENVIRONMENT).ignore(&["config"]))
         .merge(Serialized::defaults(arguments))
         .extract()
         .map_err(|error| Invalid::Unreadable(told(&error)))?;
@@ -245,4 +266,16 @@ fn text_word() -> String {
 
 fn max_connections() -> usize {
     20_000
+}
+
+fn snapshot_commands() -> u64 {
+    500_000
+}
+
+fn snapshot_mib() -> u64 {
+    64
+}
+
+fn log_entries_kept() -> u64 {
+    50_000
 }

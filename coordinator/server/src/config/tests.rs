@@ -70,6 +70,8 @@ fn each_value_is_checked_under_its_name() {
     refused(GOOD, &["--election", "slow"], &["`election`", "slow"]);
     refused(GOOD, &["--grid-prefix", "/tmp"], &["`grid_prefix`"]);
     refused(GOOD, &["--max-connections", "0"], &["`max_connections`"]);
+    refused(GOOD, &["--snapshot-commands", "0"], &["`snapshot_commands`"]);
+    refused(GOOD, &["--snapshot-mib", "0"], &["`snapshot_mib`"]);
     refused(GOOD, &["--log-format", "xml"], &["`log_format`"]);
     refused(GOOD, &["--log", "a=b=c"], &["`log`"]);
     refused(&GOOD.replace("2000", "0"), &[], &["`pool.cpu_milli`"]);

@@ -80,6 +80,7 @@ pub(super) fn start(
         Election::Default => replication::Election::Default,
         Election::Fast => replication::Election::Fast,
     };
+    settings.trailing.entries = config.log_entries_kept;
     settings.log = Some(Arc::new(|level, line| match level {
         LogLevel::Info => tracing::debug!(target: "raft", "{line}"),
         LogLevel::Warning => warn!(target: "raft", "{line}"),
@@ -89,6 +90,8 @@ pub(super) fn start(
 
     let mut core_settings = Settings::new(record.cluster_id.clone(), random());
     core_settings.pools = config.pools.clone();
+    core_settings.snapshot_commands = config.snapshot_commands;
+    core_settings.snapshot_bytes = config.snapshot_bytes;
     core_settings.grid_prefix = config.grid_prefix.clone();
 
     let inbox = Arc::new(Inbox::default());

@@ -133,14 +133,14 @@ impl Front {
             (Some(relay_up::Frame::Open(open)), None) => {
                 let request = open.request.and_then(|request| request.request);
                 if let Err(refusal) = self.open(frame.call, open.caller, request) {
-                    self.sink(frame.call).deliver(Delivery::End(Err(refusal)));
+                    self.sink(frame.call).deliver(Delivery::End(Some(Box::new(refusal))));
                 }
             }
             (Some(relay_up::Frame::Worker(message)), Some((call, _))) => {
                 if core.worker(call, message).is_err() {
                     // Its place in the numbered stream is lost: the worker must come back and say what it holds.
                     self.hang_up(frame.call);
-                    self.sink(frame.call).deliver(Delivery::End(Err(overloaded())));
+                    self.sink(frame.call).deliver(Delivery::End(Some(Box::new(overloaded()))));
                 }
             }
             (Some(relay_up::Frame::Taken(count)), Some((call, lane))) => {

@@ -121,9 +121,9 @@ impl Thread {
             match output {
                 Output::Propose { sequence, data } => self.tell_replica(Step::Propose(Proposal { id: sequence, data })),
                 Output::Read { context } => self.tell_replica(Step::Read { context }),
-                Output::Respond { call, response } => self.deliver(call, Delivery::Message(response)),
+                Output::Respond { call, response } => self.deliver(call, Delivery::Message(Box::new(response))),
                 Output::Finish { call, result } => {
-                    self.deliver(call, Delivery::End(result));
+                    self.deliver(call, Delivery::End(result.err().map(Box::new)));
                     self.sinks.remove(&call);
                 }
                 Output::Applied { index } => applied = Some(index),

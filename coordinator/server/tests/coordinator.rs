@@ -1,0 +1,12 @@
+//! Coordinators in this process, over loopback, with real certificates and real disks.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "coordinator/bad_input.rs"]
+mod bad_input;
+#[path = "coordinator/cluster.rs"]
+mod cluster;
+#[path = "coordinator/roles.rs"]
+mod roles;
+#[path = "coordinator/support.rs"]
+mod support;
