@@ -42,11 +42,13 @@ pub struct Options {
     pub cpus: u32,
     /// Let `millgrid dev` choose the folder, below the test's own home, and write the context.
     pub default_state: bool,
+    /// `--port-base`, where it matters; one that no other grid has if left out.
+    pub port_base: Option<u16>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 2, cpus: 2, default_state: false }
+        Self { workers: 2, cpus: 2, default_state: false, port_base: None }
     }
 }
 
@@ -113,7 +115,7 @@ impl Grid {
         };
         let grid = Self { folder: Some(folder), state, options, environment: Mutex::default() };
         let (workers, cpus) = (grid.options.workers.to_string(), grid.options.cpus.to_string());
-        let port = ports::next().to_string();
+        let port = grid.options.port_base.unwrap_or_else(ports::next).to_string();
         let start = ["--detach", "--workers", &workers, "--worker-cpus", &cpus, "--port-base", &port];
         grid.start_again(&start);
         grid
@@ -337,7 +339,10 @@ impl Grid {
                 let path = entry.path();
                 if path.is_dir() && !path.ends_with("s3") && !path.ends_with("tasks") {
                     folders.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "log") {
+                } else if path.extension().is_some_and(|extension| extension == "log")
+                    // Those of replication are no text.
+                    && !entry.file_name().to_string_lossy().starts_with("segment-")
+                {
                     let text = fs::read(&path).unwrap_or_default();
                     let text = String::from_utf8_lossy(&text).into_owned();
                     let lines: Vec<&str> = text.lines().collect();

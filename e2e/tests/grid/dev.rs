@@ -100,7 +100,8 @@ fn the_status_names_every_process_and_its_listeners() {
 
 #[test]
 fn ports_that_are_taken_are_passed_over() {
-    let grid = Grid::start(Options { workers: 1, ..Options::default() });
+    // Far from the ports of other tests: what is passed over here could be a killed coordinator's there.
+    let grid = Grid::start(Options { workers: 1, port_base: Some(14_500), ..Options::default() });
     let base = text(&grid.process("c1"), "address").rsplit(':').next().unwrap().to_owned();
     let other = grid.folder().join("other").display().to_string();
     let dev = |arguments: &[&str]| Running::start(grid.bare_command().arg("dev").args(arguments)).output();

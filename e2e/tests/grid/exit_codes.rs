@@ -73,10 +73,11 @@ fn a_time_out_is_124_and_the_job_goes_on() {
     grid.wait_for_state(id, "running", SOON);
     let output = grid.millgrid(["wait", &id.to_string(), "--timeout", "1s"]).exits(124);
     assert!(output.elapsed >= Duration::from_secs(1), "{:?}", output.elapsed);
-    grid.millgrid(["run", "--timeout", "2s", "--", "sleep", "601"]).exits(124);
-    let running = grid.millgrid(["show", "last", "-o", "json"]).ok().json();
+    grid.millgrid(["run", "--timeout", "2s", "--label", "subject=time-out", "--", "sleep", "601"]).exits(124);
+    let list = grid.millgrid(["ls", "-l", "subject=time-out", "-o", "json"]).ok().json();
+    let running = &list[0];
     assert_eq!(grid.job(id)["state"], "running");
-    assert!(matches!(text(&running, "state"), "running" | "queued"), "{running}");
+    assert!(matches!(text(running, "state"), "running" | "queued"), "{running}");
     grid.millgrid(["cancel", &id.to_string(), &running["id"].to_string()]).ok();
 }
 
