@@ -43,6 +43,36 @@ fn a_running_array_survives_its_leader_again_and_again() {
 }
 
 #[test]
+fn who_follows_a_task_sees_each_line_once_whatever_happens_to_leaders() {
+    let grid = Grid::start(Options::default());
+    let file = grid.file("followed").display().to_string();
+    let script = format!("for n in 1 2 3 4 5 6 7 8; do echo line $n; echo line $n >> {file}; sleep 0.5; done; exit 5");
+    let run = grid.start_millgrid(["run", "--", "sh", "-c", &script]);
+    grid.wait_for_lines("followed", 2, SOON);
+    let killed = kill_leader(&grid);
+    let output = run.output().exits(5);
+    let expected: Vec<String> = (1..=8).map(|number| format!("line {number}")).collect();
+    assert_eq!(output.stdout.lines().collect::<Vec<_>>(), expected);
+    grid.dev("restart", &[&killed]).ok();
+}
+
+#[test]
+fn cancel_and_release_get_through_a_change_of_leader() {
+    let grid = Grid::start(Options { workers: 1, ..Options::default() });
+    let running = grid.submit(&["--", "sleep", "600"]);
+    let held = grid.submit(&["--hold", "--", "true"]);
+    grid.wait_for_state(running, "running", SOON);
+    let killed = kill_leader(&grid);
+    let cancel = grid.start_millgrid(["cancel", &running.to_string()]);
+    let release = grid.start_millgrid(["job", "release", &held.to_string()]);
+    cancel.output().ok();
+    release.output().ok();
+    assert_eq!(text(&grid.wait_for_end(running, SOON), "state"), "cancelled");
+    assert_eq!(text(&grid.wait_for_end(held, SOON), "state"), "succeeded");
+    grid.dev("restart", &[&killed]).ok();
+}
+
+#[test]
 fn what_is_submitted_while_there_is_no_leader_is_one_job_each() {
     let grid = Grid::start(Options::default());
     let killed = kill_leader(&grid);

@@ -78,6 +78,26 @@ fn a_worker_lost_while_it_stages_costs_nothing_but_time() {
 }
 
 #[test]
+fn outputs_of_a_worker_lost_while_it_publishes_are_whole_all_the_same() {
+    let grid = Grid::start(Options { workers: 2, cpus: 1, ..Options::default() });
+    let file = grid.file("published").display().to_string();
+    // Many files, so that there is a while between the first upload and the last completion.
+    let script =
+        format!("for n in $(seq 40); do head -c 8000000 /dev/zero > part-$n; done; echo $MILLGRID_ATTEMPT >> {file}");
+    let id = grid.submit_shell(&["--out", "part-*=s3://dev/lost/"], &script);
+    let worker = worker_of(&grid, id);
+    grid.wait_for_lines("published", 1, SOON);
+    grid.dev("kill", &[&worker]).ok();
+    let job = grid.wait_for_end(id, EXPIRY);
+    assert_eq!(text(&job, "state"), "succeeded", "{job}");
+    for number in 1..=40 {
+        let size = std::fs::metadata(grid.object(&format!("lost/part-{number}"))).map(|metadata| metadata.len());
+        assert_eq!(size.ok(), Some(8_000_000), "part-{number}");
+    }
+    grid.dev("restart", &[&worker]).ok();
+}
+
+#[test]
 fn a_task_outlives_its_agent() {
     let grid = Grid::start(Options { workers: 1, ..Options::default() });
     let (gate, file) = (grid.file("agent-gate"), grid.file("agent").display().to_string());
