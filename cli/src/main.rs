@@ -22,7 +22,7 @@ mod terminal;
 mod verbs;
 mod view;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 use tracing_subscriber::EnvFilter;
@@ -190,9 +190,12 @@ fn log(globals: &Globals) {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("MILLGRID_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_level(globals.verbose > 0)
         .with_target(false)
         .without_time()
         .init();

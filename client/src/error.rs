@@ -11,7 +11,7 @@ use tonic_types::StatusExt;
 pub enum Error {
     /// The grid answered, and said no.
     #[error("{}", .0.message)]
-    Refused(Answer),
+    Refused(Box<Answer>),
     /// No coordinator could be reached in the time given.
     #[error("no coordinator could be reached within {}: {last}", seconds(.waited))]
     Unreachable {
@@ -28,7 +28,7 @@ pub enum Error {
         /// How long it was tried.
         waited: Duration,
         /// What the last of them said.
-        answer: Answer,
+        answer: Box<Answer>,
     },
     /// A coordinator was reached, but had no answer in the time given.
     #[error("no answer within {}", seconds(.waited))]

@@ -75,8 +75,8 @@ impl Best {
             Self::Stranger { endpoint, problem } => Error::Identity { endpoint, problem },
             Self::Silence => Error::TimedOut { waited, request_id },
             Self::Said(answer) if answer.code == Code::DeadlineExceeded => Error::TimedOut { waited, request_id },
-            Self::Said(answer) if answer.code == Code::Aborted => Error::Refused(*answer),
-            Self::Said(answer) => Error::Unavailable { waited, answer: *answer },
+            Self::Said(answer) if answer.code == Code::Aborted => Error::Refused(answer),
+            Self::Said(answer) => Error::Unavailable { waited, answer },
         }
     }
 }
@@ -188,7 +188,7 @@ impl Grid {
             let url = self.connections.url(slot);
             tracing::debug!(url, ?trouble, "a try failed");
             match trouble {
-                Trouble::Final(answer) => return Err(Error::Refused(*answer)),
+                Trouble::Final(answer) => return Err(Error::Refused(answer)),
                 Trouble::Passing(answer) => {
                     strangers = 0;
                     best.learn(Best::Said(answer));

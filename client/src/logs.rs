@@ -101,7 +101,7 @@ impl Logs {
                 Ok(None) => return Ok(None),
                 Err(status) => {
                     if let Trouble::Final(answer) = Trouble::from_status(&status, "") {
-                        return Err(Error::Refused(*answer));
+                        return Err(Error::Refused(answer));
                     }
                 }
             }
@@ -119,7 +119,7 @@ impl Logs {
             None if self.later => 0,
             None => asked,
         };
-        let mut request = self.request.clone();
+        let mut request = self.request;
         request.stdout_offset = from(self.stdout, request.stdout_offset);
         request.stderr_offset = from(self.stderr, request.stderr_offset);
         // Offsets hold for the attempt that was being read alone.
@@ -177,9 +177,6 @@ enum Taken {
 }
 
 async fn open(grid: &Grid, request: ReadLogsRequest) -> Result<(Connection, Streaming<ReadLogsResponse>), Error> {
-    let attempt = |channel| {
-        let request = request.clone();
-        async move { JobServiceClient::new(channel).read_logs(request).await }
-    };
+    let attempt = |channel| async move { JobServiceClient::new(channel).read_logs(request).await };
     grid.call_until(grid.deadline(), "", attempt).await
 }

@@ -66,7 +66,7 @@ impl Watch {
                 Ok(None) => {}
                 Err(status) => {
                     if let Trouble::Final(answer) = Trouble::from_status(&status, "") {
-                        return Err(Error::Refused(*answer));
+                        return Err(Error::Refused(answer));
                     }
                 }
             }

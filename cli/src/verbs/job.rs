@@ -90,7 +90,7 @@ struct Object {
 impl Object {
     fn new(job_id: u64, object: OutputObject) -> Self {
         let OutputObject { index, attempt, path, url, size, etag } = object;
-        Self { job_id, index, attempt, path, url, size, etag: view::text(&etag) }
+        Self { job_id, index, attempt, path, url, size, etag: view::text(etag.trim_matches('"')) }
     }
 }
 

@@ -178,11 +178,13 @@ pub fn why(job: &Job) -> Option<String> {
     }
     let state = job.state().word().unwrap_or_default();
     let failure = job.failures.first();
-    let cause = failure.map_or(job.cause(), |failure| failure.cause()).word().unwrap_or_default();
+    let (cause, signal) = failure.map_or((job.cause(), job.signal), |failure| (failure.cause(), failure.signal));
+    let signal = if signal == 0 { String::new() } else { format!(" {signal}") };
+    let cause = cause.word().unwrap_or_default();
     let detail = failure.map(|failure| failure.detail.as_str()).filter(|detail| !detail.is_empty());
     let detail = detail.or(Some(job.reason.as_str()).filter(|reason| !reason.is_empty()));
     let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
-    let cause = if cause.is_empty() || cause == state { String::new() } else { format!(" ({cause})") };
+    let cause = if cause.is_empty() || cause == state { String::new() } else { format!(" ({cause}{signal})") };
     let count = job.tasks.unwrap_or_default().failed;
     let of =
         if job.task_count > 1 && count > 0 { format!(", {count} of {} tasks", job.task_count) } else { String::new() };

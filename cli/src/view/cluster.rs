@@ -31,11 +31,9 @@ pub struct Member {
 
 impl From<&v1::ClusterStatus> for Status {
     fn from(status: &v1::ClusterStatus) -> Self {
-        Self {
-            leader: text(&status.leader),
-            term: status.term,
-            members: status.members.iter().map(Member::from).collect(),
-        }
+        let mut members: Vec<Member> = status.members.iter().map(Member::from).collect();
+        members.sort_by(|one, other| one.name.cmp(&other.name));
+        Self { leader: text(&status.leader), term: status.term, members }
     }
 }
 

@@ -179,7 +179,7 @@ pub fn screen(job: &v1::Job) -> String {
     let some: Vec<String> =
         named.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{count} {name}")).collect();
     line("tasks", format!("{}: {}", view.task_count, some.join(", ")));
-    if let Some(cause) = &view.cause {
+    if let Some(cause) = view.cause.as_ref().filter(|_| job.state() != v1::JobState::Succeeded) {
         let code = view.exit_code.map(|code| format!(" {code}")).unwrap_or_default();
         let signal = if job.signal == 0 { String::new() } else { format!(" {}", job.signal) };
         line("cause", format!("{cause}{code}{signal}"));

@@ -58,7 +58,7 @@ impl From<&v1::Worker> for Worker {
 
 /// `2` or `0.5`.
 pub fn cpus(milli: u64) -> String {
-    if milli % 1000 == 0 { (milli / 1000).to_string() } else { format!("{}", milli as f64 / 1000.0) }
+    if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{}", milli as f64 / 1000.0) }
 }
 
 /// `15.6G` or `512M`.

@@ -53,7 +53,7 @@ impl JobService for Fake {
         let mut items: Vec<_> = (behind + 1..=behind + 2)
             .map(|index| Ok(WatchJobsResponse { index, resume_token: index.to_string(), ..Default::default() }))
             .collect();
-        if behind % 4 == 0 {
+        if behind.is_multiple_of(4) {
             items.push(Err(Status::unavailable("the leader changed")));
         }
         Ok(messages(items))

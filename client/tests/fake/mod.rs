@@ -92,7 +92,7 @@ impl Coordinator {
         let mind = Arc::new(Mutex::new(Mind::default()));
         let service = JobServiceServer::new(jobs::Fake { mind: mind.clone() });
         let (stop, stopped) = oneshot::channel::<()>();
-        let mut serving = Server::builder().tls_config(tls).unwrap();
+        let serving = Server::builder().tls_config(tls).unwrap();
         let server = tokio::spawn(async move {
             let serving = serving.serve_with_incoming(service, TcpListenerStream::new(listener));
             tokio::select! {
