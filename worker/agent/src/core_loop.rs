@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -12,13 +13,12 @@ use anyhow::Context;
 use prost::Message;
 use proto::v1::{self, Cause, Manifest};
 use tokio::{
+    runtime::Handle,
     sync::mpsc,
     task::AbortHandle,
     time::{MissedTickBehavior, sleep},
 };
-use worker_core::{
-    Adopted, Core, Exit, Failure, Input, Key, Output, PublishFailure, Settings, Standing, Task,
-};
+use worker_core::{Adopted, Core, Exit, Failure, Input, Key, Output, PublishFailure, Settings, Standing, Task};
 use worker_keeper::{
     boottime_ms,
     protocol::{self, Welcome, from_agent, from_keeper},
@@ -74,6 +74,7 @@ struct Agent {
     launcher: Launcher,
     spools: Spools,
     sweeper: Sweeper,
+    staging: Handle,
     stage: Stage,
     blobs: Blobs,
     grounds: Grounds,
@@ -81,23 +82,26 @@ struct Agent {
     uploads: Option<LogUploads>,
 }
 
-/// Runs the agent until it can't go on.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+/// Runs the agent until it can't go on. What moves data or waits for S3 runs on `staging`.
+pub async fn run(config: Config, staging: Handle) -> anyhow::Result<()> {
     let tasks = config.state_dir.join("tasks");
     std::fs::create_dir_all(&tasks)?;
+    // Scripts and inputs may hold secrets of their submitters.
+    std::fs::set_permissions(&config.state_dir, std::fs::Permissions::from_mode(0o700))?;
     let jitter = u64::from_le_bytes(*blake3::hash(config.name.as_bytes()).as_bytes().first_chunk().unwrap_or(&[0; 8]));
     let (events, mut incoming) = mpsc::unbounded_channel();
     let grid = Arc::new(Coordinators::new(&config, jitter)?);
-    let staging = stage::Settings {
+    let settings = stage::Settings {
         s3_endpoint: config.s3_endpoint.clone(),
         region: config.s3_region.clone(),
         cache_dir: config.state_dir.join("cache"),
     };
     let mut agent = Agent {
-        stage: Stage::new(staging).await.context("can't prepare staging")?,
+        stage: Stage::new(settings).await.context("can't prepare staging")?,
         blobs: Blobs::new(Arc::clone(&grid)),
         grounds: Grounds::read(&config.state_dir),
         uploads: None,
+        staging,
         lingering: BTreeMap::new(),
         publishing: BTreeMap::new(),
         core: Core::new(Settings {
@@ -237,7 +241,8 @@ impl Agent {
             Output::Discard { key, logs } => self.discard(key, logs),
             Output::ReadLog { stream, request } => {
                 if let Some(open) = self.stream.as_ref().filter(|open| open.number == stream) {
-                    self.spools.answer(request, open.sender());
+                    let held = request.attempt.is_some_and(|key| self.core.holds(&key.into()));
+                    self.spools.answer(request, held, open.sender());
                 }
             }
             Output::SessionOpened { session, cluster_id, grid_prefix, worker } => {
@@ -256,7 +261,7 @@ impl Agent {
         let memo = Memo { resources: Some(plan.resources()), index: task.index, outputs: Vec::new() };
         self.records.insert(key, Record::new(places.directory.clone(), memo));
         self.spools.open(key);
-        let made = prepare::make(&task, &plan, &places);
+        let made = prepare::make(&task, &plan, &places, &self.sweeper);
         if made.is_err() || prepare::is_plain(&plan) {
             let result = self.keep_ready(key, made);
             self.inputs.push_back(Input::Prepared { key, result });
@@ -264,7 +269,7 @@ impl Agent {
         }
         let (stage, blobs, grid) = (self.stage.clone(), self.blobs.clone(), Arc::clone(&self.grid));
         let events = self.events.clone();
-        let working = tokio::spawn(async move {
+        let working = self.staging.spawn(async move {
             let fetched = prepare::fetch(&task, &plan, &places, &stage, &blobs, &grid).await;
             let _ = events.send(Event::Prepared(key, fetched.and(made)));
         });
@@ -277,11 +282,7 @@ impl Agent {
         }
     }
 
-    fn keep_ready(
-        &mut self,
-        key: Key,
-        result: Result<Ready, Failure>,
-    ) -> Result<(), Failure> {
+    fn keep_ready(&mut self, key: Key, result: Result<Ready, Failure>) -> Result<(), Failure> {
         let Ready { launch, outputs } = result?;
         if let Some(record) = self.records.get_mut(&key) {
             record.working = None;
@@ -325,7 +326,7 @@ impl Agent {
         let (stage, events, work) = (self.stage.clone(), self.events.clone(), record.directory.join(WORK));
         let labels = self.labels(key, record.memo.index);
         let grid_prefix = self.grounds.grid_prefix.clone();
-        let working = tokio::spawn(async move {
+        let working = self.staging.spawn(async move {
             let result = stage.stage_out(&work, &outputs, &labels, &grid_prefix).await;
             let result = result.map_err(|failure| prepare::staging(Cause::StageOut, failure));
             let _ = events.send(Event::Input(Input::StagedOut { key, result }));
@@ -336,11 +337,12 @@ impl Agent {
     fn publish(&mut self, key: Key, manifest: Manifest, index: u64) {
         let (stage, events) = (self.stage.clone(), self.events.clone());
         let (labels, grid_prefix) = (self.labels(key, index), self.grounds.grid_prefix.clone());
-        let working = tokio::spawn(async move {
+        let working = self.staging.spawn(async move {
             // It goes on by itself for as long as S3 has trouble; what fails then has failed for good.
-            let result = stage.publish(&manifest, &labels, &grid_prefix).await.map_err(|failure| {
-                PublishFailure::Final { detail: failure.detail, retryable: failure.retryable }
-            });
+            let result = stage
+                .publish(&manifest, &labels, &grid_prefix)
+                .await
+                .map_err(|failure| PublishFailure::Final { detail: failure.detail, retryable: failure.retryable });
             let _ = events.send(Event::Input(Input::PublishEnded { key, result }));
         });
         self.publishing.insert(key, working.abort_handle());
@@ -393,10 +395,11 @@ impl Agent {
             return;
         }
         let Grounds { session, grid_prefix, .. } = self.grounds.clone();
+        let _context = self.staging.enter();
         let (uploads, mut uploaded) = LogUploads::new(self.stage.clone(), grid_prefix, session);
         self.uploads = Some(uploads);
         let events = self.events.clone();
-        tokio::spawn(async move {
+        self.staging.spawn(async move {
             let mut batch = Vec::new();
             while uploaded.recv_many(&mut batch, EVENTS).await > 0 {
                 let keys = batch.drain(..).map(Key::from).collect();
@@ -524,7 +527,8 @@ impl Agent {
 
     /// Deletes what attempts left that nobody knows any more.
     fn sweep_leftovers(&self) {
-        let names: std::collections::BTreeSet<String> = self.records.keys().map(Key::to_string).collect();
+        let names: std::collections::BTreeSet<String> =
+            self.records.keys().chain(self.lingering.keys()).map(Key::to_string).collect();
         for parent in [self.config.state_dir.join("tasks"), self.config.scratch.clone()] {
             let Ok(entries) = std::fs::read_dir(&parent) else { continue };
             for entry in entries.flatten() {

@@ -1,8 +1,6 @@
 //! Inputs that are outputs of another job: `job:41/PATH`, `job:41.7/PATH`.
 
-use proto::v1::{
-    Cause, IndexRange, Input, ListOutputsRequest, OutputObject, job_service_client::JobServiceClient,
-};
+use proto::v1::{Cause, IndexRange, Input, ListOutputsRequest, OutputObject, job_service_client::JobServiceClient};
 use worker_core::Failure;
 
 use crate::{connection::Coordinators, stage::ResolvedInput};

@@ -226,7 +226,8 @@ impl Plan {
 }
 
 impl Launch {
-    /// The environment at the moment of the start: a task with a time limit learns when it is over.
+    /// The environment at the moment of the start: a task with a time limit learns when it is over, in seconds since
+    /// the Unix epoch.
     pub fn environment_now(&self) -> Vec<Bytes> {
         let mut env = self.env.clone();
         if self.time_limit_ms > 0 {

@@ -87,17 +87,20 @@ fn run(config: Config) -> ExitCode {
 }
 
 fn serve(config: Config) -> anyhow::Result<()> {
-    // One thread decides and feeds the streams, the other stages; more would take cpus from the tasks.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // One thread decides and carries the streams: on its way through it a short task never waits for a wake-up.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Others move data; more would take cpus from the tasks.
+    let staging =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("staging").enable_all().build()?;
     let served = runtime.block_on(async {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         tokio::select! {
-            served = core_loop::run(config) => served.context("the agent can't go on"),
+            served = core_loop::run(config, staging.handle().clone()) => served.context("the agent can't go on"),
             _ = terminate.recv() => Ok(()),
             _ = tokio::signal::ctrl_c() => Ok(()),
         }
     });
     // Tasks and their keeper go on without an agent; uploads that are cut here begin anew with the next one.
-    runtime.shutdown_background();
+    staging.shutdown_background();
     served
 }

@@ -16,7 +16,7 @@ use crate::{
     job_outputs,
     launch::{Launch, Malformed, Plan, Values},
     stage::{Stage, StageFailure},
-    sweeper::{SCRIPT, WORK},
+    sweeper::{SCRIPT, Sweeper, WORK},
 };
 
 /// Where an attempt's things are.
@@ -49,10 +49,10 @@ pub fn is_plain(plan: &Plan) -> bool {
 }
 
 /// Makes the directory and the script, and says how to start the task.
-pub fn make(task: &Task, plan: &Plan, places: &Places) -> Result<Ready, Failure> {
+pub fn make(task: &Task, plan: &Plan, places: &Places, sweeper: &Sweeper) -> Result<Ready, Failure> {
     let values = Values::new(task)?;
     let work = places.directory.join(WORK);
-    make_directory(&places.directory, &work).map_err(|error| system("make the task's directory", &error))?;
+    sweeper.make(&places.directory).map_err(|error| system("make the task's directory", &error))?;
     let scratch = if plan.resources().scratch_gib > 0 {
         fs::create_dir_all(&places.scratch).map_err(|error| system("make the task's scratch directory", &error))?;
         places.scratch.as_path()
@@ -69,15 +69,6 @@ pub fn make(task: &Task, plan: &Plan, places: &Places) -> Result<Ready, Failure>
     };
     let launch = plan.launch(&values, &work, scratch, script.as_deref())?;
     Ok(Ready { launch, outputs: plan.outputs(&values)? })
-}
-
-fn make_directory(directory: &Path, work: &Path) -> io::Result<()> {
-    fs::create_dir(directory).or_else(|error| match error.kind() {
-        // Left by an agent that died while it prepared the same attempt: begin anew.
-        io::ErrorKind::AlreadyExists => fs::remove_dir_all(directory).and_then(|()| fs::create_dir(directory)),
-        _ => Err(error),
-    })?;
-    fs::create_dir(work)
 }
 
 /// Brings what comes from elsewhere into the directory: local files, then inputs.

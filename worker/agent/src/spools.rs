@@ -78,21 +78,35 @@ impl Spools {
         self.lock().remove(&key);
     }
 
-    /// Answers a question, now or when there is something to say, but for a stream that has closed.
-    pub fn answer(&self, request: ReadLog, answers: mpsc::UnboundedSender<WorkerMessage>) {
+    /// Answers a question, now or when there is something to say, but for a stream that has closed. `expected`: the
+    /// attempt is held, so that spools which aren't there yet may come.
+    pub fn answer(&self, request: ReadLog, expected: bool, answers: mpsc::UnboundedSender<WorkerMessage>) {
         let spools = self.clone();
         tokio::spawn(async move {
-            let data = spools.read(&request, &answers).await;
+            let data = spools.read(&request, expected, &answers).await;
             let _ = answers.send(WorkerMessage { message: Some(worker_message::Message::LogData(data)) });
         });
     }
 
-    async fn read(&self, request: &ReadLog, answers: &mpsc::UnboundedSender<WorkerMessage>) -> LogData {
+    async fn read(
+        &self,
+        request: &ReadLog,
+        mut expected: bool,
+        answers: &mpsc::UnboundedSender<WorkerMessage>,
+    ) -> LogData {
         let until = Instant::now() + PATIENCE;
         let gone = LogData { request: request.request, gone: true, ..Default::default() };
         let Some(key) = request.attempt.map(Key::from) else { return gone };
         loop {
-            match self.look(key, request) {
+            let found = match self.look(key, request) {
+                Ok(Found::Gone) if expected => Ok(Found::Nothing),
+                found => {
+                    // They have come; when they are gone again, they are gone.
+                    expected = false;
+                    found
+                }
+            };
+            match found {
                 Ok(Found::Data(data)) => return data,
                 Ok(Found::Gone) => return gone,
                 Ok(Found::Nothing) if request.follow && Instant::now() < until && !answers.is_closed() => {
@@ -156,6 +170,10 @@ mod tests {
     const KEY: Key = Key { job: 1, ordinal: 0, attempt: 1 };
 
     async fn ask(spools: &Spools, offset: i64, follow: bool) -> LogData {
+        question(spools, offset, follow, false).await
+    }
+
+    async fn question(spools: &Spools, offset: i64, follow: bool, expected: bool) -> LogData {
         let (sender, mut answers) = mpsc::unbounded_channel();
         let request = ReadLog {
             request: 9,
@@ -165,7 +183,7 @@ mod tests {
             max_bytes: 4,
             follow,
         };
-        spools.answer(request, sender);
+        spools.answer(request, expected, sender);
         match answers.recv().await.unwrap().message.unwrap() {
             worker_message::Message::LogData(data) => data,
             other => panic!("{other:?}"),
@@ -177,6 +195,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let spools = Spools::new(folder.path().to_owned());
         assert!(ask(&spools, 0, false).await.gone);
+        assert!(!question(&spools, 0, false, true).await.gone, "it may come");
         spools.open(KEY);
         let data = ask(&spools, 0, false).await;
         assert!(!data.gone && !data.end && data.data.is_empty(), "it hasn't begun");

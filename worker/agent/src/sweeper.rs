@@ -1,9 +1,16 @@
-//! Deletes directories of attempts, on a thread of its own: the core loop shouldn't wait for a disk.
+//! Deletes what attempts leave, on a thread of its own, and keeps some empty directories for attempts to come.
+//!
+//! On a file system with a journal two folders cost as much as the start of a small process. So those of an attempt
+//! that left nothing are used again, under a new name; its spools are not, because a process that escaped from its
+//! task may still write into them.
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
+    time::Duration,
 };
 
 /// Names in an attempt's directory.
@@ -15,24 +22,36 @@ pub const STDERR: &str = "stderr";
 /// The job's script.
 pub const SCRIPT: &str = "script";
 
-/// Takes directories to be deleted.
+/// Directories kept for attempts to come.
+const SPARES: usize = 64;
+/// The thread wakes no more often than this while there is a lot to do.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Takes directories to be deleted, and gives out empty ones.
 #[derive(Debug, Clone)]
 pub struct Sweeper {
     directories: mpsc::Sender<PathBuf>,
+    spares: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl Sweeper {
     /// Starts the thread, which ends with the last handle.
     pub fn start() -> io::Result<Self> {
         let (directories, received) = mpsc::channel::<PathBuf>();
-        std::thread::Builder::new().name("sweeper".to_owned()).spawn(move || {
-            for directory in received {
-                if let Err(error) = delete(&directory) {
-                    tracing::warn!("can't delete {}: {error}", directory.display());
+        let spares: Arc<Mutex<Vec<PathBuf>>> = Arc::default();
+        let kept = Arc::clone(&spares);
+        thread::Builder::new().name("sweeper".to_owned()).spawn(move || {
+            while let Ok(first) = received.recv() {
+                // Not a condition that is waited for: one wake-up serves many directories.
+                thread::sleep(PAUSE);
+                for directory in std::iter::once(first).chain(received.try_iter()) {
+                    if let Err(error) = sweep(&directory, &kept) {
+                        tracing::warn!("can't delete {}: {error}", directory.display());
+                    }
                 }
             }
         })?;
-        Ok(Self { directories })
+        Ok(Self { directories, spares })
     }
 
     /// Deletes a directory, some time soon.
@@ -40,23 +59,49 @@ impl Sweeper {
         // The thread lives as long as this handle does.
         let _ = self.directories.send(directory);
     }
+
+    /// Makes an attempt's directory with an empty working directory in it.
+    pub fn make(&self, directory: &Path) -> io::Result<()> {
+        let spare = lock(&self.spares).pop();
+        if let Some(spare) = spare
+            && fs::rename(spare, directory).is_ok()
+        {
+            return Ok(());
+        }
+        fs::create_dir(directory).or_else(|error| match error.kind() {
+            // Left by an agent that died while it prepared the same attempt: begin anew.
+            io::ErrorKind::AlreadyExists => fs::remove_dir_all(directory).and_then(|()| fs::create_dir(directory)),
+            _ => Err(error),
+        })?;
+        fs::create_dir(directory.join(WORK))
+    }
 }
 
-fn delete(directory: &Path) -> io::Result<()> {
-    // Most attempts leave an empty folder and two spools: five calls instead of a walk.
-    for name in [STDOUT, STDERR, SCRIPT] {
+fn lock(spares: &Mutex<Vec<PathBuf>>) -> MutexGuard<'_, Vec<PathBuf>> {
+    spares.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn sweep(directory: &Path, spares: &Mutex<Vec<PathBuf>>) -> io::Result<()> {
+    for name in [STDOUT, STDERR] {
         let _ = fs::remove_file(directory.join(name));
     }
-    let _ = fs::remove_dir(directory.join(WORK));
-    match fs::remove_dir(directory) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // A task that was just killed may still have been writing: once more for what came meanwhile.
-        Err(_) => fs::remove_dir_all(directory).or_else(|_| match fs::remove_dir_all(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
-        }),
+    if lock(spares).len() < SPARES && is_clean(directory).unwrap_or(false) {
+        lock(spares).push(directory.to_owned());
+        return Ok(());
     }
+    // A task that was just killed may still have been writing: once more for what came meanwhile.
+    fs::remove_dir_all(directory).or_else(|_| fs::remove_dir_all(directory)).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    })
+}
+
+/// Whether it is as [`Sweeper::make`] makes it: nothing in it but an empty folder that is writable for us.
+fn is_clean(directory: &Path) -> io::Result<bool> {
+    let work = directory.join(WORK);
+    let (outer, inner) = (fs::symlink_metadata(directory)?, fs::symlink_metadata(&work)?);
+    let unchanged = inner.is_dir() && inner.mode() == outer.mode() && inner.mode() & 0o700 == 0o700;
+    Ok(unchanged && fs::read_dir(directory)?.count() == 1 && fs::read_dir(work)?.next().is_none())
 }
 
 #[cfg(test)]
@@ -65,19 +110,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_goes_whatever_is_in_it() {
+    fn a_directory_goes_whatever_is_in_it_and_an_empty_one_is_used_again() {
         let folder = tempfile::tempdir().unwrap();
-        for (name, files) in [("plain", vec![]), ("full", vec!["work/a/b", "work/c", "scratch/d"])] {
+        let spares = Mutex::default();
+        let (directories, _received) = mpsc::channel();
+        for (name, files, again) in [
+            ("plain", vec![], true),
+            ("full", vec!["work/a/b", "work/c"], false),
+            ("hidden", vec!["work/.a"], false),
+            ("script", vec![SCRIPT], false),
+        ] {
             let directory = folder.path().join(name);
-            fs::create_dir_all(directory.join(WORK)).unwrap();
+            let sweeper = Sweeper { directories: directories.clone(), spares: Arc::default() };
+            sweeper.make(&directory).unwrap();
             fs::write(directory.join(STDOUT), "x").unwrap();
             for file in files {
                 fs::create_dir_all(directory.join(file).parent().unwrap()).unwrap();
                 fs::write(directory.join(file), "y").unwrap();
             }
-            delete(&directory).unwrap();
-            assert!(!directory.exists());
-            delete(&directory).unwrap();
+            sweep(&directory, &spares).unwrap();
+            assert_eq!((lock(&spares).pop().is_some(), directory.exists()), (again, again), "{name}");
+            assert!(!directory.join(STDOUT).exists());
+            sweep(&folder.path().join("absent"), &spares).unwrap();
         }
+        let spare = folder.path().join("plain");
+        let sweeper = Sweeper { directories, spares: Arc::new(Mutex::new(vec![spare.clone()])) };
+        sweeper.make(&folder.path().join("next")).unwrap();
+        assert!(!spare.exists() && folder.path().join("next/work").is_dir());
+        fs::write(folder.path().join("next/work/left"), "").unwrap();
+        sweeper.make(&folder.path().join("next")).unwrap();
+        assert!(!folder.path().join("next/work/left").exists(), "what a dead agent left isn't found by a task");
+    }
+
+    #[test]
+    fn a_folder_that_its_task_has_locked_is_not_used_again() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("1.0.1");
+        fs::create_dir_all(directory.join(WORK)).unwrap();
+        assert!(is_clean(&directory).unwrap());
+        fs::set_permissions(directory.join(WORK), fs::Permissions::from_mode(0o500)).unwrap();
+        assert!(!is_clean(&directory).unwrap());
     }
 }

@@ -36,7 +36,7 @@ async fn commands_run_and_their_ends_are_reported() {
         assert_eq!((ended_key, summary(&ended)), (key(job, 0), expected), "{ended:?}");
         assert_eq!(ended.start_time_ms > 0, expected.0 == Cause::ExitCode || expected.0 == Cause::Signal, "{ended:?}");
         assert!(ended.end_time_ms >= ended.start_time_ms);
-        await_true(|| !grid.directory(key(job, 0)).exists());
+        await_true(|| grid.is_swept(key(job, 0)));
     }
 }
 
@@ -174,7 +174,7 @@ async fn a_worker_that_is_not_renewed_kills_what_runs_and_begins_anew() {
     assert!(open.resume.is_none(), "the old session is forgotten: {open:?}");
     await_true(|| rustix::process::test_kill_process(pid).is_err());
     session.open(2, 1, 0);
-    await_true(|| !grid.directory(key(1, 0)).exists());
+    await_true(|| grid.is_swept(key(1, 0)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

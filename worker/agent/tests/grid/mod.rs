@@ -12,8 +12,8 @@ use std::{
 
 use proto::v1::{
     Acknowledged, AttemptKey, Cause, CoordinatorMessage, Ended, FetchBlobRequest, FetchBlobResponse, Grant, GrantedJob,
-    Instructions, JobSpec, LogData, LogStream, OpenSession, ReadLog, Renewed, ReportItem, Resources, SessionOpened,
-    WorkerMessage,
+    Instructions, JobSpec, LogData, LogStream, Manifest, OpenSession, Publish, ReadLog, Renewed, ReportItem, Resources,
+    SessionOpened, WorkerMessage,
     coordinator_message::Message as Down,
     report_item::Item,
     worker_message::Message as Up,
@@ -32,6 +32,9 @@ use tonic::{
 
 /// Anything that is awaited comes within this, even on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+const S3_ACCESS_KEY: &str = "test";
+const S3_SECRET_KEY: &str = "test-secret";
 
 /// The fake coordinator.
 pub struct Grid {
@@ -118,6 +121,28 @@ impl Grid {
         self.state_dir().join("tasks").join(format!("{}.{}.{}", key.job_id, key.ordinal, key.attempt))
     }
 
+    /// Whether nothing is left of an attempt. Its empty folder may be kept for another one.
+    pub fn is_swept(&self, key: AttemptKey) -> bool {
+        let directory = self.directory(key);
+        let empty = |path: &Path| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+        !directory.exists() || (!directory.join("stdout").exists() && empty(&directory.join("work")))
+    }
+
+    /// Serves an S3 folder; its endpoint. Bucket `dev` is the folder [`Self::bucket`].
+    pub async fn start_s3(&self) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        fs::create_dir_all(self.bucket()).unwrap();
+        let credentials = dev_s3::Credentials { access_key: S3_ACCESS_KEY.into(), secret_key: S3_SECRET_KEY.into() };
+        let root = self.folder.path().join("s3");
+        tokio::spawn(async { dev_s3::serve(listener, root, credentials, std::future::pending()).await.unwrap() });
+        endpoint
+    }
+
+    pub fn bucket(&self) -> PathBuf {
+        self.folder.path().join("s3/dev")
+    }
+
     /// Starts the worker's agent, with further lines of configuration.
     pub fn start_worker(&self, extra: &str) -> Agent {
         let at = self.folder.path().display();
@@ -131,6 +156,9 @@ impl Grid {
         let child = Command::new(env!("CARGO_BIN_EXE_millgrid-worker"))
             .arg("--config")
             .arg(path)
+            .env("AWS_ACCESS_KEY_ID", S3_ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", S3_SECRET_KEY)
+            .env("AWS_REGION", "us-east-1")
             .env("MILLGRID_LOG", "debug,h2=info,hyper_util=info,tower=info")
             .stderr(Stdio::from(
                 fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("agent.log")).unwrap(),
@@ -287,6 +315,11 @@ impl Connection {
             grants: grants.collect(),
             ..Default::default()
         }));
+    }
+
+    pub fn publish(&self, index: u64, key: AttemptKey, manifest: Manifest) {
+        let publish = Publish { attempt: Some(key), manifest: Some(manifest), task_index: u64::from(key.ordinal) };
+        self.send(Down::Instructions(Instructions { index, publications: vec![publish], ..Default::default() }));
     }
 
     pub async fn log(&mut self, key: AttemptKey, stream: LogStream, offset: i64, follow: bool) -> LogData {
