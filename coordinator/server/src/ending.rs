@@ -73,6 +73,11 @@ impl Ending {
         self.end(Exit::of(failure));
     }
 
+    /// How the process ends, once somebody has said so.
+    pub fn decided(&self) -> Option<Exit> {
+        *self.exit.borrow()
+    }
+
     /// Waits until somebody ends the process.
     pub async fn wait(&self) -> Exit {
         let mut receiver = self.exit.subscribe();

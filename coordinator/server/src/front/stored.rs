@@ -184,8 +184,9 @@ impl Stored {
         let mut tries = 1;
         loop {
             match self.get(key, range).await {
-                Err(missing) if tries < TRIES => {
-                    debug!(key, %missing, "a log isn't there yet");
+                // S3's refusals and silences are tried again by its own client.
+                Err(Missing::Absent) if tries < TRIES => {
+                    debug!(key, "a log isn't there yet");
                     tries += 1;
                     sleep(RETRY_DELAY).await;
                 }

@@ -7,7 +7,11 @@ use std::{
 
 use proto::internal::{SnapshotChunk, peer_service_client::PeerServiceClient};
 use replication::{Failure, Input, PeerMessage, SnapshotFiles};
-use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::spawn_blocking,
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 use tracing::{info, warn};
@@ -43,7 +47,10 @@ impl Sender {
         let report = replica::Message::Step(Input::SnapshotReport { to, delivered: result.is_ok() });
         let replica = self.replica.clone();
         // It must not be lost, and the inbox may be full: wait for room where waiting is allowed. Gone means ending.
-        let _ = spawn_blocking(move || replica.send(report)).await;
+        let _ = spawn_blocking(move || {
+            let _ = replica.send(report);
+        })
+        .await;
     }
 
     async fn transfer(&self, message: PeerMessage) -> Result<(), Status> {
@@ -104,6 +111,7 @@ pub(super) async fn receive(
             "",
         ));
     }
+    acceptable(running, &message).await?;
     let files = Arc::clone(running.snapshots());
     // One writer for the whole file, off the network's threads; dropped without `finish`, the next start removes it.
     let (writer, mut pieces) = mpsc::channel::<SnapshotChunk>(4);
@@ -139,6 +147,17 @@ pub(super) async fn receive(
     }
     let stepped = running.replica().try_send(replica::Message::Step(Input::Message(message)));
     stepped.map_err(|_| Status::resource_exhausted("the replica is busy"))
+}
+
+/// Whether the replica would take the snapshot, before its first byte is stored.
+async fn acceptable(running: &Running, message: &PeerMessage) -> Result<(), Status> {
+    let (answer, checked) = oneshot::channel();
+    let ask = replica::Message::Check(Box::new(message.clone()), answer);
+    running.replica().try_send(ask).map_err(|_| Status::resource_exhausted("the replica is busy"))?;
+    match timeout(CHUNK_TIMEOUT, checked).await {
+        Ok(Ok(checked)) => checked.map_err(|refused| Status::failed_precondition(refused.to_string())),
+        _ => Err(Status::unavailable("the replica doesn't answer")),
+    }
 }
 
 async fn next(chunks: &mut Streaming<SnapshotChunk>) -> Result<Option<SnapshotChunk>, Status> {

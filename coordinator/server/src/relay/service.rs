@@ -12,7 +12,7 @@ use proto::internal::{
     Caller, GetMemberStatusRequest, Refusal, RelayDown, RelayUp, call_request, relay_service_server::RelayService,
     relay_up,
 };
-use proto::v1::{MemberStatus, Role};
+use proto::v1::{MemberStatus, Role, WorkerMessage};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -137,11 +137,7 @@ impl Front {
                 }
             }
             (Some(relay_up::Frame::Worker(message)), Some((call, _))) => {
-                if core.worker(call, message).is_err() {
-                    // Its place in the numbered stream is lost: the worker must come back and say what it holds.
-                    self.hang_up(frame.call);
-                    self.sink(frame.call).deliver(Delivery::End(Some(Box::new(overloaded()))));
-                }
+                self.worker(frame.call, call, message);
             }
             (Some(relay_up::Frame::Taken(count)), Some((call, lane))) => {
                 core.inbox().follow(lane, Input::Taken { call, count });
@@ -179,6 +175,14 @@ impl Front {
         let opened = self.running.core().open(caller, request, self.sink(number)).ok_or_else(overloaded)?;
         calls.insert(number, opened);
         Ok(())
+    }
+
+    fn worker(&self, number: u64, call: CallId, message: WorkerMessage) {
+        if self.running.core().worker(call, message).is_err() {
+            // Its place in the numbered stream is lost: the worker must come back and say what it holds.
+            self.hang_up(number);
+            self.sink(number).deliver(Delivery::End(Some(Box::new(overloaded()))));
+        }
     }
 
     fn sink(&self, call: u64) -> Sink {

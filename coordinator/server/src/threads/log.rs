@@ -71,7 +71,10 @@ impl Thread {
             }
             let (mut number, mut must_sync) = (None, false);
             let mut compaction = None;
-            while let Some(message) = next {
+            // A compaction keeps its place: what was written before it is durable before it, and nothing behind it.
+            while compaction.is_none()
+                && let Some(message) = next
+            {
                 match message {
                     Message::Write(write) => {
                         self.log.append(&write)?;
@@ -80,7 +83,7 @@ impl Thread {
                     }
                     Message::Compact(wanted) => compaction = Some(wanted),
                 }
-                next = inbox.try_recv().ok();
+                next = if compaction.is_none() { inbox.try_recv().ok() } else { None };
             }
             if must_sync {
                 let begun = Instant::now();

@@ -12,8 +12,8 @@ use std::{
 };
 
 use coordinator_core::Input as CoreInput;
-use replication::{Committed, Input, Outputs, Replica, SnapshotMetadata, Status};
-use tokio::sync::watch;
+use replication::{Committed, Input, Outputs, PeerMessage, Refused, Replica, SnapshotMetadata, Status};
+use tokio::sync::{oneshot, watch};
 use tracing::{error, info};
 
 use super::{log, snapshots};
@@ -37,6 +37,8 @@ pub enum Message {
     Step(Input),
     /// The snapshot is in the core: what was committed behind it may follow.
     Loaded(SnapshotMetadata),
+    /// Whether this message of a snapshot would be taken now.
+    Check(Box<PeerMessage>, oneshot::Sender<Result<(), Refused>>),
     /// End the thread.
     Stop,
 }
@@ -119,6 +121,10 @@ impl Thread {
                     self.hand_to_core(held);
                 }
                 self.step(Input::Installed { metadata });
+            }
+            Message::Check(message, answer) => {
+                // Closed: the asker has given up.
+                let _ = answer.send(self.parts.replica.check(&message));
             }
             Message::Stop => return false,
         }

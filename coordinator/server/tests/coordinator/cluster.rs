@@ -1,6 +1,6 @@
 //! Three members: fronts, changes of leader, restarts, snapshots.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use proto::v1::{
     ClusterStatus, GetClusterStatusRequest, GetJobRequest, JobState, ListJobsRequest, Member, TransferLeaderRequest,
@@ -153,6 +153,34 @@ async fn leadership_moves_when_asked_to_and_nobody_is_named_in_vain() {
     assert_eq!(moved.new_leader, nodes[wanted].config.name);
     eventually("it leads", || async { nodes[wanted].leads().then_some(()) }).await;
     submitted(&authority, &nodes[old], "after").await;
+    agreed(&authority, &nodes).await;
+    nodes.into_iter().for_each(|node| drop(node.stop()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_majority_calls_are_refused_in_time_and_the_status_says_who_is_missing() {
+    let authority = Authority::new();
+    let mut nodes = three(&authority).await;
+    leader(&nodes).await;
+    submitted(&authority, &nodes[0], "before").await;
+    let disks = [nodes.remove(0).stop(), nodes.remove(0).stop()];
+    let alone = eventually("the last one knows that it is alone", || async {
+        let status = status(&authority, &nodes[0]).await;
+        status.leader.is_empty().then_some(status)
+    })
+    .await;
+    let reachable: Vec<_> = alone.members.iter().filter(|member| member.reachable).collect();
+    assert!(reachable.len() == 1 && reachable[0].name == nodes[0].config.name);
+    assert!(alone.members.iter().all(|member| member.reachable || member.digest.is_empty()));
+
+    let mut client = JobServiceClient::new(authority.client(&nodes[0]).await);
+    let begun = Instant::now();
+    let refused = client.submit_job(submit("alone")).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "NO_LEADER"));
+    assert!((3..10).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+
+    nodes.extend(disks.map(Node::start));
+    submitted(&authority, &nodes[0], "alone").await;
     agreed(&authority, &nodes).await;
     nodes.into_iter().for_each(|node| drop(node.stop()));
 }

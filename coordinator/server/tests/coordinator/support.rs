@@ -99,7 +99,7 @@ pub struct Node {
     pub config: Config,
     pub addresses: Addresses,
     pub member: Arc<Member>,
-    pub ending: Ending,
+    ending: Ending,
     runtime: Runtime,
 }
 
@@ -160,7 +160,8 @@ impl Node {
 
     /// Ends it and gives its disk and ports back.
     pub fn stop(self) -> Config {
-        let Node { config, member, runtime, .. } = self;
+        let Node { config, member, runtime, ending, .. } = self;
+        assert_eq!(ending.decided(), None, "{} has failed", config.name);
         std::thread::spawn(move || {
             if let Ok(running) = member.running() {
                 running.stop();
