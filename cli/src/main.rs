@@ -3,6 +3,8 @@
 //! A verb gets its arguments and a [`scope::Scope`], writes its results to stdout and everything else to
 //! stderr, and ends with an exit code or a [`failure::Failure`].
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod config;
 mod dev;
 mod diagnosis;

@@ -1,6 +1,6 @@
 //! S3, as `millgrid cp` uses it. Endpoint, region and credentials are those of the AWS SDK's own environment.
 
-use std::{env, fmt, io::Write, path::Path};
+use std::{env, fmt, io::Write, os::unix::fs::PermissionsExt, path::Path};
 
 use aws_sdk_s3::{
     Client,
@@ -131,17 +131,15 @@ impl Store {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let unwritable = |error: &std::io::Error| Failure::file("write", file, error);
         std::fs::create_dir_all(folder).map_err(|error| unwritable(&error))?;
-        let mut partial = tempfile::NamedTempFile::new_in(folder).map_err(|error| unwritable(&error))?;
+        // A temporary file is its owner's alone; what is copied is as readable as any new file.
+        let as_new = std::fs::Permissions::from_mode(0o666);
+        let partial = tempfile::Builder::new().permissions(as_new).tempfile_in(folder);
+        let mut partial = partial.map_err(|error| unwritable(&error))?;
         while let Some(piece) =
             got.body.try_next().await.map_err(|error| Failure::local(format!("can't read {from}: {error}")))?
         {
             partial.write_all(&piece).map_err(|error| unwritable(&error))?;
         }
-        // A temporary file is its owner's alone; what is copied is as readable as any new file.
-        use std::os::unix::fs::PermissionsExt;
-        let mode = 0o666 & !rustix::process::umask(rustix::fs::Mode::empty()).bits();
-        rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o666 & !mode));
-        partial.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).map_err(|error| unwritable(&error))?;
         partial.persist(file).map_err(|error| unwritable(&error.error))?;
         Ok(())
     }

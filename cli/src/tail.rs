@@ -40,7 +40,7 @@ async fn last_lines(
 ) -> Result<i64, Failure> {
     let mut window = FIRST_WINDOW;
     loop {
-        let mut request = request.clone();
+        let mut request = *request;
         request.set_stream(stream);
         request.follow = false;
         (request.stdout_offset, request.stderr_offset) = (-window, -window);

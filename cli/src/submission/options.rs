@@ -59,7 +59,7 @@ pub struct Options {
     #[arg(long = "in", env = "MILLGRID_SUBMIT_IN", hide_env = true, value_parser = staging::input, value_name = "SRC[:DST]")]
     pub input: Vec<Staged>,
     /// Output to publish, GLOB=s3://bucket/prefix/; may be repeated
-    #[arg(long = "out", env = "MILLGRID_SUBMIT_OUT", hide_env = true, value_parser = staging::output, value_name = "GLOB=PREFIX")]
+    #[arg(id = "out", long = "out", env = "MILLGRID_SUBMIT_OUT", hide_env = true, value_parser = staging::output, value_name = "GLOB=PREFIX")]
     pub output: Vec<proto::v1::Output>,
     /// Globs may match nothing: all of them, or the one given here as GLOB=PREFIX
     #[arg(long, env = "MILLGRID_SUBMIT_OUT_OPTIONAL", hide_env = true, value_name = "GLOB=PREFIX", num_args = 0..=1, default_missing_value = "")]

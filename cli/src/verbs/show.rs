@@ -103,7 +103,7 @@ fn views(tasks: &[v1::Task], attempts: bool) -> Vec<Task> {
 #[serde(untagged)]
 enum Document {
     Job(Box<Job>),
-    Task(Task),
+    Task(Box<Task>),
 }
 
 fn json(args: &Args, found: Vec<Found>, with_tasks: bool, scope: &Scope) -> Result<(), Failure> {
@@ -116,7 +116,9 @@ fn json(args: &Args, found: Vec<Found>, with_tasks: bool, scope: &Scope) -> Resu
                 view.task_list = with_tasks.then(|| views(&tasks, args.attempts));
                 documents.push(Document::Job(Box::new(view)));
             }
-            Found::Tasks(tasks) => documents.extend(views(&tasks, args.attempts).into_iter().map(Document::Task)),
+            Found::Tasks(tasks) => {
+                documents.extend(views(&tasks, args.attempts).into_iter().map(|task| Document::Task(Box::new(task))))
+            }
         }
     }
     match documents.as_slice() {
