@@ -44,7 +44,7 @@ use crate::{
     subcommand_required = true,
     arg_required_else_help = false,
     disable_help_subcommand = true,
-    max_term_width = 100,
+    max_term_width = 120,
     before_help = "Examples:
   millgrid dev                                         # a grid on this machine
   millgrid run -- echo hello                           # run, mirror output and exit code
@@ -187,8 +187,8 @@ fn misunderstood(error: &clap::Error, command: &clap::Command, arguments: &[std:
 fn log(globals: &Globals) {
     let level = match globals.verbose {
         _ if globals.quiet => "error",
-        0 => "warn",
-        1 => "info,client=debug",
+        0 => "error,client=warn",
+        1 => "warn,client=debug",
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("MILLGRID_LOG").unwrap_or_else(|_| EnvFilter::new(level));
