@@ -192,7 +192,7 @@ enum Obstacle {
 fn obstacle(session: &Session, shape: &Shape) -> Obstacle {
     if !session.accepts() {
         Obstacle::Draining
-    } else if session.silent {
+    } else if session.silent_since_ms.is_some() {
         Obstacle::Silent
     } else if shape.fits(&session.free()) {
         Obstacle::None

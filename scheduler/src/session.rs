@@ -14,7 +14,7 @@ use crate::shape::Shape;
 pub(crate) struct Session {
     pub about: Arc<About>,
     /// Not heard of for half its time.
-    pub silent: bool,
+    pub silent_since_ms: Option<u64>,
     /// Why it gets nothing more; absent while it does.
     pub draining: Option<Arc<str>>,
     /// Highest sequence of its reports that was applied.

@@ -56,8 +56,8 @@ pub struct SessionView {
     pub id: u64,
     /// The worker's name, as its certificate says.
     pub worker: String,
-    /// Noted as not heard of for half its time.
-    pub silent: bool,
+    /// Log time, milliseconds, at which it was noted as not heard of for half its time; absent: it isn't.
+    pub silent_since_ms: Option<u64>,
     /// Gets nothing more.
     pub draining: bool,
     /// Highest sequence of its reports that was applied.

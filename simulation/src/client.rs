@@ -68,7 +68,12 @@ impl Client {
             4..8 => Request::GetJob(GetJobRequest { job_id: pick(random), last: false }),
             8 => {
                 let ranges = Vec::new();
-                Request::CancelJob(CancelJobRequest { request_id: id, job_id: pick(random), ranges, reason: String::new() })
+                Request::CancelJob(CancelJobRequest {
+                    request_id: id,
+                    job_id: pick(random),
+                    ranges,
+                    reason: String::new(),
+                })
             }
             _ => Request::RetryJob(RetryJobRequest {
                 request_id: id,
@@ -101,10 +106,8 @@ fn spec(id: &str, jobs: &[u64], random: &mut Random) -> JobSpec {
             max_backoff: millis(3_000),
         }),
         at_most_once: random.chance(150),
-        array: (tasks > 1).then(|| TaskArray {
-            ranges: vec![IndexRange { first: 0, last: tasks - 1, step: 1 }],
-            rows: None,
-        }),
+        array: (tasks > 1)
+            .then(|| TaskArray { ranges: vec![IndexRange { first: 0, last: tasks - 1, step: 1 }], rows: None }),
         max_running: if random.chance(200) { 2 } else { 0 },
         outputs: if random.chance(300) { vec![outputs] } else { Vec::new() },
         after: after.into_iter().collect(),

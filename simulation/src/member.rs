@@ -64,13 +64,28 @@ enum LogWork {
 #[derive(Debug)]
 pub(crate) enum Wish {
     Send(PeerMessage),
-    SendSnapshot { message: PeerMessage, content: Vec<u8> },
+    SendSnapshot {
+        message: PeerMessage,
+        content: Vec<u8>,
+    },
     /// The log thread begins to write and sync.
     Sync,
     /// Encode and store in the background.
-    Store { index: u64, term: u64, state: Box<State> },
-    Role { term: u64, leading: bool, leader: Option<u64> },
-    Committed { index: u64, term: u64, data: Bytes },
+    Store {
+        index: u64,
+        term: u64,
+        state: Box<State>,
+    },
+    Role {
+        term: u64,
+        leading: bool,
+        leader: Option<u64>,
+    },
+    Committed {
+        index: u64,
+        term: u64,
+        data: Bytes,
+    },
     /// The core's own: responses, ends of calls.
     Core(Output),
 }

@@ -6,8 +6,9 @@
 use std::{collections::BTreeMap, fmt};
 
 use bytes::Bytes;
+use proto::internal::command::Command;
 use proto::v1::{AttemptKey, Cause, JobState};
-use scheduler::{Event, State};
+use scheduler::{Event, Instruction, State};
 use worker_core::Key;
 
 use crate::figures::Figures;
@@ -88,7 +89,8 @@ impl Oracle {
         match self.committed.get(&index) {
             Some(known) if *known == content => return,
             Some(known) => {
-                let detail = format!("index {index} was committed in term {} and again, differently, in {term}", known.0);
+                let detail =
+                    format!("index {index} was committed in term {} and again, differently, in {term}", known.0);
                 return self.violated("I9", detail);
             }
             None => {}
@@ -102,6 +104,38 @@ impl Oracle {
             self.apply(index, data, figures);
         }
         self.digests.insert(index, self.state.digest());
+    }
+
+    /// The leases of sessions that an entry may end, before it is applied.
+    pub(crate) fn leases_about_to_end(&self, data: &Bytes) -> Vec<(u64, Vec<AttemptKey>)> {
+        let Ok(entry) = proto::entry::decode(data) else { return Vec::new() };
+        let ends = entry
+            .commands
+            .iter()
+            .any(|command| matches!(command.command, Some(Command::ExpireSession(_) | Command::OpenSession(_))));
+        if !ends {
+            return Vec::new();
+        }
+        let leases = |session: u64| {
+            let standing = self.state.instructions_of(session).into_iter();
+            let keys = standing.filter_map(|instruction| match instruction {
+                Instruction::Grant { key, .. } => Some(key),
+                Instruction::Kill { .. } | Instruction::Publish { .. } => None,
+            });
+            (session, keys.collect())
+        };
+        self.state.sessions().map(|session| leases(session.id)).collect()
+    }
+
+    /// What a job waits for, in words.
+    pub(crate) fn why_not_ended(&self, job: u64) -> String {
+        let summary = self.state.explain(job, None, &[]).map(|explanation| explanation.summary).unwrap_or_default();
+        let tasks = self.state.tasks(job, &[], &[], true, 0, 10).map(|(tasks, _)| tasks).unwrap_or_default();
+        let tasks: Vec<String> = tasks
+            .iter()
+            .map(|task| format!("{} {:?} attempt {} on {}", task.index, task.state(), task.attempt, task.worker))
+            .collect();
+        format!("job {job}: {summary}; tasks: {}", tasks.join(", "))
     }
 
     fn apply(&mut self, index: u64, data: &Bytes, figures: &mut Figures) {
@@ -138,7 +172,8 @@ impl Oracle {
         if cause == Cause::ExitCode {
             let truth = self.truths.get(&key).and_then(|truth| truth.exit_code);
             if truth != Some(exit_code) {
-                let detail = format!("attempt {key} is recorded with exit code {exit_code}, but what ran had {truth:?}");
+                let detail =
+                    format!("attempt {key} is recorded with exit code {exit_code}, but what ran had {truth:?}");
                 self.violated("I5", detail);
             }
         }

@@ -104,7 +104,7 @@ impl World {
         }
         let workers = random.between(2, 4);
         let workers = (0..workers as usize)
-            .map(|number| Worker::new(number, random.between(1, 3), random.below(3) as i64 - 1))
+            .map(|number| Worker::new(number, random.between(2, 3), random.below(3) as i64 - 1))
             .collect();
         let mut network = Network::default();
         network.calm();
@@ -153,8 +153,9 @@ impl World {
                 break;
             }
             if self.now_us >= FAULTS_US + DRAIN_US {
-                let job = self.oracle.unended();
-                self.oracle.violated("L2", format!("job {job:?} has not ended {} s after the last fault", DRAIN_US / 1_000_000));
+                let why = self.oracle.unended().map(|job| self.oracle.why_not_ended(job)).unwrap_or_default();
+                let detail = format!("not over {} s after the last fault: {why}", DRAIN_US / 1_000_000);
+                self.oracle.violated("L2", detail);
                 break;
             }
             self.history.update(&at_us.to_le_bytes());
@@ -221,7 +222,9 @@ impl World {
                 Some(Origin::Worker { worker, .. }) => self.workers[worker].agent_paused_until_us,
                 Some(Origin::Client { .. }) | None => 0,
             },
-            Event::WorkerTick { worker, .. } | Event::Tell { worker, .. } => self.workers[*worker].agent_paused_until_us,
+            Event::WorkerTick { worker, .. } | Event::Tell { worker, .. } => {
+                self.workers[*worker].agent_paused_until_us
+            }
             Event::ProcessEnds { worker, .. } | Event::KeeperDeadline { worker, .. } => {
                 self.workers[*worker].machine_paused_until_us
             }
@@ -411,18 +414,7 @@ impl World {
     }
 
     fn oracle_sees(&mut self, index: u64, term: u64, data: &bytes::Bytes) {
-        let sessions: Vec<u64> = self.oracle.state.sessions().map(|session| session.id).collect();
-        let held: BTreeMap<u64, Vec<AttemptKey>> = sessions
-            .iter()
-            .map(|session| {
-                let grants = self.oracle.state.instructions_of(*session).into_iter();
-                let keys = grants.filter_map(|instruction| match instruction {
-                    scheduler::Instruction::Grant { key, .. } => Some(key),
-                    _ => None,
-                });
-                (*session, keys.collect())
-            })
-            .collect();
+        let held = self.oracle.leases_about_to_end(data);
         self.oracle.committed(index, term, data, &mut self.figures);
         for (session, keys) in held {
             if self.oracle.state.session(session).is_none() {
@@ -500,7 +492,9 @@ impl World {
         let mine = term(&self.members[member]);
         let newer = self.members.iter().find(|other| {
             other.process.as_ref().is_some_and(|process| {
-                process.core.leads() && term(other) > mine && process.led_since_us.is_some_and(|since| since < arrived_us)
+                process.core.leads()
+                    && term(other) > mine
+                    && process.led_since_us.is_some_and(|since| since < arrived_us)
             })
         });
         if let Some(newer) = newer {
@@ -512,7 +506,13 @@ impl World {
         }
     }
 
-    fn open_call(&mut self, origin: Origin, front: usize, caller: Caller, request: call_request::Request) -> Option<CallId> {
+    fn open_call(
+        &mut self,
+        origin: Origin,
+        front: usize,
+        caller: Caller,
+        request: call_request::Request,
+    ) -> Option<CallId> {
         let process = self.members[front].process.as_ref()?;
         let leader = self.member_of(process.leader?)?;
         let (front_boot, leader_boot) = (self.members[front].boot, self.members[leader].boot);
@@ -964,8 +964,7 @@ impl World {
         let report = WorkerReport { session, report: Some(Report { first_sequence: 1, items }) };
         let command = proto::internal::Command { command: Some(command::Command::WorkerReport(report)) };
         let time_ms = self.oracle.state.time_ms();
-        let entry =
-            Entry { proposer: u64::MAX, sequence: self.ghosts, time_ms, wall_ms: 0, commands: vec![command] };
+        let entry = Entry { proposer: u64::MAX, sequence: self.ghosts, time_ms, wall_ms: 0, commands: vec![command] };
         let data = proto::entry::encode(&entry);
         let data = match &self.members[leader].process {
             Some(process) => crate::faults::tamper(self.plant, &data, process.core.state()).unwrap_or(data),
@@ -996,7 +995,8 @@ impl World {
                 let accepted = self.oracle.state.published(job, ordinal).map(|(attempt, ..)| attempt);
                 let succeeded = task.state() == proto::v1::TaskState::Succeeded;
                 if succeeded && (object.is_none() || object != accepted) {
-                    let detail = format!("task {job}.{ordinal} succeeded with {accepted:?}, its output is of {object:?}");
+                    let detail =
+                        format!("task {job}.{ordinal} succeeded with {accepted:?}, its output is of {object:?}");
                     self.oracle.violated("I5", detail);
                 }
             }

@@ -30,7 +30,10 @@ pub(crate) enum Leadership {
         term: u64,
     },
     /// Everything of earlier terms is applied.
-    Leading { term: u64, clock: Clock },
+    Leading {
+        term: u64,
+        clock: Clock,
+    },
 }
 
 /// The core of one coordinator; see the crate's documentation.
@@ -53,6 +56,8 @@ pub struct Core {
     pub(crate) planning: Planning,
     snapshots: Snapshots,
     tick_flying: bool,
+    /// The last one was dropped: none before this local time.
+    tick_not_before_ms: u64,
     pub(crate) outputs: Vec<Output>,
     figures: Figures,
     pub(crate) now_ms: u64,
@@ -109,6 +114,7 @@ impl Core {
             planning: Planning::default(),
             snapshots: Snapshots::default(),
             tick_flying: false,
+            tick_not_before_ms: 0,
             outputs: Vec::new(),
             figures: Figures::default(),
             now_ms: 0,
@@ -153,7 +159,7 @@ impl Core {
             Input::Restored { index, state } => self.restored(index, *state),
             Input::Role { term, leading } => self.role(term, leading),
             Input::ReadReady { context, index } => self.reads.confirm(context, index),
-            Input::ReadLost { context } => self.reads.lost(context),
+            Input::ReadLost { context } => self.reads.lost(context, self.now_ms),
             Input::Dropped { sequence } => self.dropped(sequence),
             Input::Open { call, caller, request } => self.arrived(call, caller, request),
             Input::Worker { call, message } => self.worker_message(call, message),
@@ -244,6 +250,7 @@ impl Core {
 
     fn dropped(&mut self, sequence: u64) {
         self.tick_flying = false;
+        self.tick_not_before_ms = self.now_ms + limits::DROPPED_PAUSE_MS;
         for waiter in self.proposals.dropped(sequence) {
             self.abandon(waiter);
         }
@@ -335,7 +342,7 @@ impl Core {
 
     fn fire_timers(&mut self, clock: Clock) {
         let due = self.state.next_timer_ms().is_some_and(|timer| timer <= clock.at(self.now_ms));
-        if due && !self.tick_flying {
+        if due && !self.tick_flying && self.now_ms >= self.tick_not_before_ms {
             self.tick_flying = true;
             let tick = proto::internal::command::Command::Tick(proto::internal::Tick {});
             self.proposals.push_urgent(tick, Waiter::Nobody);

@@ -213,7 +213,7 @@ impl Core {
     /// An applied command's outcome goes to whoever waits for it.
     pub(crate) fn decided(&mut self, waiter: Waiter, outcome: Result<Outcome, Rejection>) {
         match waiter {
-            Waiter::Nobody => {}
+            Waiter::Nobody | Waiter::Expiry(_) => {}
             Waiter::Plan => self.planning.settled(),
             Waiter::OpenSession(call) => self.session_opened(call, outcome),
             Waiter::Resume(call) => self.session_resumed(call),
@@ -271,7 +271,8 @@ impl Core {
     pub(crate) fn abandon(&mut self, waiter: Waiter) {
         match waiter {
             Waiter::Nobody | Waiter::Renewal { .. } => {}
-            Waiter::Plan => self.planning.settled(),
+            Waiter::Expiry(session) => self.expiry_lost(session),
+            Waiter::Plan => self.planning.dropped(self.now_ms),
             Waiter::Job(call)
             | Waiter::Jobs(call)
             | Waiter::Blob(call)

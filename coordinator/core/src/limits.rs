@@ -59,5 +59,9 @@ pub const DEFAULT_PAGE_SIZE: usize = 50;
 /// Milliseconds between two rounds that confirm leadership for renewals.
 pub const RENEWAL_ROUND_MS: u64 = 100;
 
+/// Milliseconds that the leader waits before it repeats what was dropped: while leadership is handed over everything
+/// is, at once.
+pub const DROPPED_PAUSE_MS: u64 = 50;
+
 /// Milliseconds until a round that was not confirmed is begun anew.
 pub const READ_ROUND_MS: u64 = 1_000;

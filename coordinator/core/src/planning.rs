@@ -13,11 +13,13 @@ pub(crate) struct Planning {
     flying: u32,
     /// Something changed since the last full pass that changed nothing.
     dirty: bool,
+    /// A proposal was dropped: none before this local time.
+    not_before_ms: u64,
 }
 
 impl Default for Planning {
     fn default() -> Self {
-        Self { cursor: Cursor::default(), flying: 0, dirty: true }
+        Self { cursor: Cursor::default(), flying: 0, dirty: true, not_before_ms: 0 }
     }
 }
 
@@ -26,17 +28,23 @@ impl Planning {
         self.dirty = true;
     }
 
-    /// A command of the plan was applied, or will never be.
+    /// A command of the plan was applied.
     pub(crate) fn settled(&mut self) {
         self.flying = self.flying.saturating_sub(1);
         self.dirty = true;
+    }
+
+    /// A command of the plan will never be applied. Whoever dropped it would drop the next one as fast as it comes.
+    pub(crate) fn dropped(&mut self, now_ms: u64) {
+        self.settled();
+        self.not_before_ms = now_ms + limits::DROPPED_PAUSE_MS;
     }
 }
 
 impl Core {
     /// Proposes grants, when there may be some and the last plan is decided.
     pub(crate) fn plan(&mut self) {
-        if self.planning.flying > 0 || !self.planning.dirty {
+        if self.planning.flying > 0 || !self.planning.dirty || self.now_ms < self.planning.not_before_ms {
             return;
         }
         let heard = self.sessions.heard();

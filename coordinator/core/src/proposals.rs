@@ -35,6 +35,8 @@ pub(crate) enum Waiter {
         session: u64,
         nonce: u64,
     },
+    /// This session is to end.
+    Expiry(u64),
     Plan,
 }
 

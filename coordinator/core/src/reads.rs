@@ -25,6 +25,8 @@ pub(crate) struct Reads {
     last_context: u64,
     waiting: Vec<Reader>,
     round: Option<Round>,
+    /// The last round was lost: none before this local time.
+    not_before_ms: u64,
     /// Confirmed, and waiting for the state to reach the index.
     confirmed: Vec<(u64, Vec<Reader>)>,
 }
@@ -43,7 +45,7 @@ impl Reads {
             }
             self.again();
         }
-        if self.waiting.is_empty() {
+        if self.waiting.is_empty() || now_ms < self.not_before_ms {
             return None;
         }
         self.last_context += 1;
@@ -60,8 +62,9 @@ impl Reads {
         }
     }
 
-    pub(crate) fn lost(&mut self, context: u64) {
+    pub(crate) fn lost(&mut self, context: u64, now_ms: u64) {
         if self.round.as_ref().is_some_and(|round| round.context == context) {
+            self.not_before_ms = now_ms + crate::limits::DROPPED_PAUSE_MS;
             self.again();
         }
     }
@@ -114,8 +117,9 @@ mod tests {
         assert!(reads.ready(49).is_empty());
         assert!(matches!(reads.ready(50)[..], [Reader::Renewal { nonce: 1, .. }]));
         assert_eq!(reads.next_round(20), Some(2));
-        reads.lost(2);
-        assert_eq!(reads.next_round(30), Some(3));
+        reads.lost(2, 20);
+        assert_eq!(reads.next_round(30), None);
+        assert_eq!(reads.next_round(100), Some(3));
         reads.confirm(2, 60);
         assert!(reads.ready(60).is_empty());
         reads.confirm(3, 60);

@@ -310,7 +310,7 @@ impl Core {
         if self.sessions.standings.get(&session).is_none_or(|standing| standing.expiring) {
             return;
         }
-        if view.silent {
+        if view.silent_since_ms.is_some() {
             let clear = NoteSilence { session, silent: false };
             self.proposals.push_urgent(Command::NoteSilence(clear), Waiter::Renewal { call, session, nonce });
         } else {
@@ -363,23 +363,28 @@ impl Core {
         let grace_ms = self.settings.session_expiry_ms.saturating_sub(self.settings.silent_after_ms);
         let mut commands = Vec::new();
         for (session, standing) in &mut self.sessions.standings {
-            if standing.expiring || (now_ms < standing.silent_ms && now_ms < standing.expires_ms) {
-                continue;
-            }
-            let Some(view) = self.state.session(*session) else { continue };
-            if now_ms >= standing.expires_ms {
+            let Some(view) = self.state.session(*session).filter(|_| !standing.expiring) else { continue };
+            let noted_too_long = view.silent_since_ms.is_some_and(|since| log_ms >= since + grace_ms);
+            if now_ms >= standing.expires_ms || noted_too_long {
                 standing.expiring = true;
                 let reason = "the worker was not heard of in time".to_owned();
-                commands.push(Command::ExpireSession(ExpireSession { session: *session, reason }));
-            } else if !view.silent && !standing.noting {
+                let expire = Command::ExpireSession(ExpireSession { session: *session, reason });
+                commands.push((expire, Waiter::Expiry(*session)));
+            } else if now_ms >= standing.silent_ms && view.silent_since_ms.is_none() && !standing.noting {
                 standing.noting = true;
-                commands.push(Command::NoteSilence(NoteSilence { session: *session, silent: true }));
-            } else if view.silent {
-                standing.noting = false;
+                let note = Command::NoteSilence(NoteSilence { session: *session, silent: true });
+                commands.push((note, Waiter::Nobody));
             }
         }
-        for command in commands {
-            self.proposals.push_urgent(command, Waiter::Nobody);
+        for (command, waiter) in commands {
+            self.proposals.push_urgent(command, waiter);
+        }
+    }
+
+    /// The entry that was to end a session will never be applied: it may renew, or is ended by another.
+    pub(crate) fn expiry_lost(&mut self, session: u64) {
+        if let Some(standing) = self.sessions.standings.get_mut(&session) {
+            standing.expiring = false;
         }
     }
 

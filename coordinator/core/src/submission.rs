@@ -154,7 +154,11 @@ fn check_placeholders(spec: &JobSpec) -> Result<(), Refusal> {
     let env = spec.env.values().map(|text| ("env", text));
     let inputs = spec.inputs.iter().flat_map(|input| [("inputs", &input.source), ("inputs", &input.path)]);
     let outputs = spec.outputs.iter().flat_map(|output| [("outputs", &output.glob), ("outputs", &output.prefix)]);
-    for (field, text) in command.chain(env).chain(inputs).chain(outputs).chain([("name", &spec.name)]) {
+    if let Some(other) = proto::template::placeholders(&spec.name).into_iter().find(|name| *name != "job") {
+        let message = format!("the placeholder {{{other}}} has no value in a name; known is {{job}}");
+        return Err(invalid("name", message, "write {{ and }} for braces that stand for themselves"));
+    }
+    for (field, text) in command.chain(env).chain(inputs).chain(outputs) {
         if let Some(name) = proto::template::placeholders(text).into_iter().find(|name| !known.contains(name)) {
             let known: Vec<String> = known.iter().map(|name| format!("{{{name}}}")).collect();
             let message = format!("the placeholder {{{name}}} has no value here; known are {}", known.join(", "));

@@ -87,7 +87,7 @@ impl Step<'_> {
         };
         let session = Session {
             about: Arc::new(about),
-            silent: false,
+            silent_since_ms: None,
             draining: None,
             applied_sequence: 0,
             sated: false,
@@ -133,8 +133,8 @@ impl Step<'_> {
 
     pub fn note_silence(&mut self, note: &NoteSilence) -> Outcome {
         let session = self.state.sessions.get_mut(&note.session).expect("it was looked up");
-        if session.silent != note.silent {
-            session.silent = note.silent;
+        if session.silent_since_ms.is_some() != note.silent {
+            session.silent_since_ms = note.silent.then_some(self.state.time_ms);
             let draining = session.draining.is_some();
             self.events.push(Event::SessionChanged { session: note.session, silent: note.silent, draining });
         }
@@ -146,7 +146,11 @@ impl Step<'_> {
         let session = self.state.sessions.get_mut(&id).expect("a worker's session lives");
         if session.draining.is_none() {
             session.draining = Some(cut(&drain.reason, limits::REASON_BYTES).into());
-            self.events.push(Event::SessionChanged { session: id, silent: session.silent, draining: true });
+            self.events.push(Event::SessionChanged {
+                session: id,
+                silent: session.silent_since_ms.is_some(),
+                draining: true,
+            });
         }
         let worker = session.about.worker.clone();
         self.state.requests.store(drain.request.as_ref(), Answer::Worker(worker.clone()), self.state.time_ms);

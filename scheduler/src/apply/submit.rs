@@ -185,6 +185,12 @@ pub(super) fn admit_labels(labels: &BTreeMap<String, String>) -> Result<(), Reje
     }
 }
 
+/// The name with `{job}` filled in, the one placeholder that has a value for a whole job.
+fn name_of(asked: &str, job: u64) -> String {
+    let value = |name: &str| (name == "job").then(|| job.to_string());
+    proto::template::expand(asked, value).unwrap_or_else(|_| asked.to_owned())
+}
+
 pub(super) fn admit_resources(asked: &Resources) -> Result<(), Rejection> {
     if asked.cpu_milli == 0 {
         return Err(Rejection::invalid(
@@ -273,10 +279,11 @@ impl Step<'_> {
         let ranges: Option<Arc<[_]>> = asked.is_array.then(|| asked.ranges.clone().into());
         let extra = (ranges.is_some() || !edges.is_empty() || !blobs.is_empty())
             .then(|| Box::new(Extra { ranges, after: edges, blobs, ..Extra::default() }));
+        let id = state.jobs.len() + 1;
         let job = Job {
             // A copy of its own: a slice would keep the whole entry in memory.
             spec: bytes::Bytes::copy_from_slice(&asked.spec),
-            name: asked.name.as_str().into(),
+            name: name_of(&asked.name, id).into(),
             terms,
             tasks: Tasks::new(count),
             records: OrdMap::new(),
@@ -291,7 +298,6 @@ impl Step<'_> {
             extra,
             indexed: Indexed::default(),
         };
-        let id = state.jobs.len() + 1;
         state.indexes.add_job(id, &job);
         state.jobs.push(job);
         self.touch_tasks(id, 0, count);

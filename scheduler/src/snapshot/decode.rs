@@ -133,7 +133,7 @@ impl Reader {
             };
             let read = Session {
                 about: Arc::new(about),
-                silent: session.silent,
+                silent_since_ms: session.silent_since_ms,
                 draining: draining.as_deref().map(Into::into),
                 applied_sequence: session.applied_sequence,
                 sated: session.sated,

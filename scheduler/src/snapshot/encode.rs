@@ -70,7 +70,7 @@ impl State {
                 capacity: Some(session.about.capacity.into()),
                 version: session.about.version.clone(),
                 opened_ms: session.about.opened_ms,
-                silent: session.silent,
+                silent_since_ms: session.silent_since_ms,
                 draining: session.draining.as_deref().map(str::to_owned),
                 applied_sequence: session.applied_sequence,
                 sated: session.sated,

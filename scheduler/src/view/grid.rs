@@ -108,7 +108,7 @@ fn session_view(id: u64, session: &Session) -> SessionView {
     SessionView {
         id,
         worker: session.about.worker.to_string(),
-        silent: session.silent,
+        silent_since_ms: session.silent_since_ms,
         draining: session.draining.is_some(),
         applied_sequence: session.applied_sequence,
     }
@@ -138,7 +138,7 @@ fn queue_view(name: &str, queue: &Queue, capacity: &Shape) -> v1::Queue {
 fn worker_view(id: u64, session: &Session) -> v1::Worker {
     let about = &session.about;
     let idle = session.holds.leases.is_empty() && session.holds.publications.is_empty();
-    let state = match (&session.draining, session.silent) {
+    let state = match (&session.draining, session.silent_since_ms.is_some()) {
         (_, true) => WorkerState::Silent,
         (Some(_), false) if idle => WorkerState::Drained,
         (Some(_), false) => WorkerState::Draining,
