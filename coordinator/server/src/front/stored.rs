@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use aws_sdk_s3::{
     Client,
-    config::{BehaviorVersion, Region},
+    config::{BehaviorVersion, Region, timeout::TimeoutConfig},
 };
 use aws_smithy_http_client::{Builder, tls};
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Answers;
 use crate::{config::Config, status};
@@ -30,6 +30,8 @@ const READ: u64 = 1 << 20;
 /// A bundle comes up to a second or so after the end it belongs to: it is waited for so often and so long.
 const TRIES: u32 = 12;
 const RETRY_DELAY: Duration = Duration::from_millis(300);
+/// One request to S3; its client makes up to three.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The grid's own objects.
 pub struct Stored {
@@ -97,6 +99,7 @@ impl Stored {
                 Ok(at) => at,
                 Err(Missing::Absent) => piece.from,
                 Err(refused @ Missing::Refused(_)) => {
+                    warn!(%refused, bucket = self.bucket, "can't read a stored log");
                     let hint = "call again; the coordinators read it with the credentials of their environment";
                     let refused = status::refused(Code::Unavailable, "LOG_STORE", &refused.to_string(), hint, "");
                     sender.send(Err(refused)).await.map_err(|_| Gone)?;
@@ -223,8 +226,9 @@ fn range(offset: u64, length: u64) -> String {
 }
 
 async fn connect(endpoint: Option<String>) -> Client {
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
     let http = Builder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)).build_https();
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http).timeout_config(timeouts);
     if std::env::var_os("AWS_REGION").is_none() && endpoint.is_some() {
         loader = loader.region(Region::new("us-east-1"));
     }
