@@ -170,6 +170,8 @@ impl Agent {
             Event::Keeper(keeper, welcome) => {
                 self.keeper = Some(keeper);
                 self.welcome(welcome);
+                // What came right behind the welcome has been read already: the socket won't speak of it again.
+                self.hear_keeper(Ok(()));
             }
             Event::LogsSafe(keys) => keys.into_iter().for_each(|key| self.logs_safe(key)),
         }

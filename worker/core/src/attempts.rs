@@ -95,6 +95,11 @@ impl Attempts {
         ahead.into_iter().chain(young).min()
     }
 
+    /// Whether there is more to start as soon as there is room.
+    pub(crate) fn some_wait(&self) -> bool {
+        !self.waiting.is_empty() || !self.ahead.is_empty()
+    }
+
     fn waits(&self, key: &Key) -> Option<&Attempt> {
         self.all.get(key).filter(|attempt| matches!(attempt.stage, Stage::Waiting { .. }))
     }

@@ -214,7 +214,7 @@ impl Core {
 
     fn send_reports(&mut self) {
         let Some(stream) = self.link.open() else { return };
-        while let Some(report) = self.upstream.next_report(self.now_ms) {
+        while let Some(report) = self.upstream.next_report(self.now_ms, self.attempts.some_wait()) {
             self.send(stream, worker_message::Message::Report(report));
         }
     }

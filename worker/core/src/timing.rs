@@ -9,9 +9,10 @@ pub const STARTED_AFTER_MS: u64 = 500;
 /// Unacknowledged items are sent again when no acknowledgement came for so long: a change of leader behind the
 /// same stream can swallow a report.
 pub const RESEND_AFTER_MS: u64 = 2_000;
-/// While this many reports are unacknowledged, further items wait for company...
+/// While this many reports are unacknowledged, further items wait for company; so do all while there is more to
+/// start than there is room for...
 pub const REPORTS_IN_FLIGHT: usize = 2;
-/// ...but not longer than this.
+/// ...but not longer than this: a fifth of the work that is granted ahead.
 pub const REPORT_DELAY_MS: u64 = 20;
 /// Most items of one report.
 pub const REPORT_ITEMS: usize = 1_000;

@@ -72,13 +72,14 @@ impl Upstream {
         *self = Self::default();
     }
 
-    /// Sends again what wasn't acknowledged for long, then the next report that may go now.
-    pub(crate) fn next_report(&mut self, now_ms: u64) -> Option<Report> {
+    /// Sends again what wasn't acknowledged for long, then the next report that may go now. With `patient` nobody
+    /// waits for it, because this worker has more to start: then a few share a report, and an entry of the log.
+    pub(crate) fn next_report(&mut self, now_ms: u64, patient: bool) -> Option<Report> {
         if self.sent > 0 && self.progress_ms + RESEND_AFTER_MS <= now_ms {
             self.send_again(now_ms);
         }
         let unsent = self.items.len() - self.sent;
-        let ready = self.in_flight.len() < REPORTS_IN_FLIGHT
+        let ready = (!patient && self.in_flight.len() < REPORTS_IN_FLIGHT)
             || unsent >= REPORT_ITEMS
             || self.waiting_since_ms + REPORT_DELAY_MS <= now_ms;
         if unsent == 0 || !ready {
@@ -132,30 +133,42 @@ mod tests {
         let mut upstream = Upstream::default();
         for ordinal in 0..2 {
             upstream.push(item(ordinal), 0);
-            assert_eq!(span(upstream.next_report(0)), Some((u64::from(ordinal) + 1, 1)));
+            assert_eq!(span(upstream.next_report(0, false)), Some((u64::from(ordinal) + 1, 1)));
         }
         upstream.push(item(2), 1);
         upstream.push(item(3), 5);
-        assert_eq!(span(upstream.next_report(5)), None, "two are on their way");
+        assert_eq!(span(upstream.next_report(5, false)), None, "two are on their way");
         assert_eq!(upstream.timer_ms(), Some(21));
         assert_eq!(upstream.acknowledge(1, 6).len(), 1);
-        assert_eq!(span(upstream.next_report(6)), Some((3, 2)));
+        assert_eq!(span(upstream.next_report(6, false)), Some((3, 2)));
         upstream.push(item(4), 7);
-        assert_eq!(span(upstream.next_report(26)), None);
-        assert_eq!(span(upstream.next_report(27)), Some((5, 1)), "none waits longer than the delay");
+        assert_eq!(span(upstream.next_report(26, false)), None);
+        assert_eq!(span(upstream.next_report(27, false)), Some((5, 1)), "none waits longer than the delay");
+    }
+
+    #[test]
+    fn nobody_waits_for_the_report_of_a_worker_that_has_more_to_start() {
+        let mut upstream = Upstream::default();
+        upstream.push(item(0), 100);
+        assert_eq!(span(upstream.next_report(100, true)), None);
+        upstream.push(item(1), 110);
+        assert_eq!(span(upstream.next_report(119, true)), None);
+        assert_eq!(span(upstream.next_report(120, true)), Some((1, 2)), "but not for ever");
+        upstream.push(item(2), 121);
+        assert_eq!(span(upstream.next_report(121, false)), Some((3, 1)), "nor when it has run dry");
     }
 
     #[test]
     fn what_was_not_acknowledged_is_sent_again_with_its_numbers() {
         let mut upstream = Upstream::default();
         (0..3).for_each(|ordinal| upstream.push(item(ordinal), 0));
-        assert_eq!(span(upstream.next_report(0)), Some((1, 3)));
+        assert_eq!(span(upstream.next_report(0, false)), Some((1, 3)));
         assert_eq!(upstream.acknowledge(1, 10).iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1]);
         assert_eq!(upstream.timer_ms(), Some(10 + RESEND_AFTER_MS));
-        assert_eq!(span(upstream.next_report(10 + RESEND_AFTER_MS)), Some((2, 2)));
+        assert_eq!(span(upstream.next_report(10 + RESEND_AFTER_MS, true)), Some((2, 2)));
         upstream.acknowledge(2, 3000);
         upstream.restart(2, 3000);
-        assert_eq!(span(upstream.next_report(3000)), Some((3, 1)));
+        assert_eq!(span(upstream.next_report(3000, false)), Some((3, 1)));
         assert!(upstream.acknowledge(1, 3001).is_empty(), "an old acknowledgement changes nothing");
     }
 
@@ -166,15 +179,16 @@ mod tests {
         upstream.push(item(9), 0);
         upstream.restart(41, 0);
         upstream.retain(|item| item.attempt.is_some_and(|key| key.ordinal == 9));
-        assert_eq!(span(upstream.next_report(0)), Some((42, 1)));
+        assert_eq!(span(upstream.next_report(0, false)), Some((42, 1)));
     }
 
     #[test]
     fn reports_are_bounded() {
         let mut upstream = Upstream::default();
         (0..2500).for_each(|ordinal| upstream.push(item(ordinal), 0));
-        let sizes: Vec<usize> = std::iter::from_fn(|| span(upstream.next_report(0))).map(|(_, size)| size).collect();
+        let sizes: Vec<usize> =
+            std::iter::from_fn(|| span(upstream.next_report(0, false))).map(|(_, size)| size).collect();
         assert_eq!(sizes, [1000, 1000]);
-        assert_eq!(span(upstream.next_report(REPORT_DELAY_MS)), Some((2001, 500)));
+        assert_eq!(span(upstream.next_report(REPORT_DELAY_MS, false)), Some((2001, 500)));
     }
 }

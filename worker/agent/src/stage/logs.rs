@@ -98,11 +98,6 @@ impl LogUploads {
         self.inner.bundle(&self.inner, spools, length)
     }
 
-    /// Takes logs that were assigned to a bundle which an earlier process of this session never uploaded.
-    pub fn assign_alone(&self, key: AttemptKey, stdout: (PathBuf, u64), stderr: (PathBuf, u64)) {
-        self.start_alone(Spools { key, streams: [("stdout", stdout.0, stdout.1), ("stderr", stderr.0, stderr.1)] });
-    }
-
     fn start_alone(&self, spools: Spools) {
         let inner = self.inner.clone();
         self.inner.runtime.spawn(async move { inner.upload_alone(spools).await });
