@@ -139,10 +139,9 @@ impl Sessions {
     pub(crate) fn detach(&mut self, call: CallId) {
         if let Some(Stream::Attached { session }) = self.streams.remove(&call)
             && let Some(standing) = self.standings.get_mut(&session)
+            && standing.attached.take_if(|attached| attached.call == call).is_some()
         {
-            if standing.attached.take_if(|attached| attached.call == call).is_some() {
-                self.heard.remove(&session);
-            }
+            self.heard.remove(&session);
         }
     }
 

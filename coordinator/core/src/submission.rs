@@ -44,7 +44,7 @@ pub(crate) fn read(mut spec: JobSpec) -> Result<JobSubmission, Refusal> {
         return Err(invalid("time_limit", "the time limit is zero", "leave it out for none, or give e.g. `90s`"));
     }
     duration_ms(spec.grace.as_ref(), "grace")?;
-    let retry = spec.retry.clone().unwrap_or_default();
+    let retry = spec.retry.unwrap_or_default();
     let min_backoff_ms = duration_ms(retry.min_backoff.as_ref(), "retry.min_backoff")?.unwrap_or(BACKOFF_MS.0);
     let max_backoff_ms =
         duration_ms(retry.max_backoff.as_ref(), "retry.max_backoff")?.unwrap_or(BACKOFF_MS.1.max(min_backoff_ms));

@@ -38,9 +38,10 @@ const LAYERS: [Layer; 15] = [
     },
     Layer { package: "worker-core", members: &["proto"], others: Others::Pure(&[]) },
     Layer { package: "worker-keeper", members: &["worker-core"], others: Others::Not(&OUTSIDE) },
+    // Staging is tested against the S3 endpoint of `dev`.
     Layer {
         package: "worker-agent",
-        members: &["proto", "worker-core", "worker-keeper", "client"],
+        members: &["proto", "worker-core", "worker-keeper", "client", "dev-s3"],
         others: Others::Not(&["raft"]),
     },
     Layer { package: "client", members: &["proto"], others: Others::Not(&["raft", "aws-config", "aws-sdk-s3"]) },

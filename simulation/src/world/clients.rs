@@ -1,0 +1,135 @@
+//! What clients do, and what their answers must be.
+
+use coordinator_core::CallId;
+use proto::internal::{Caller, call_request, call_response};
+use proto::v1::Role;
+
+use super::{Event, World};
+use crate::{
+    call::{Down, Origin},
+    client::{ANSWER_US, PATIENCE_US},
+    oracle::is_over,
+};
+
+impl World {
+    pub(super) fn think(&mut self, client: usize) {
+        if self.peaceful && self.clients[client].operation.is_none() {
+            return;
+        }
+        if self.clients[client].operation.is_none() {
+            self.clients[client].begin(&self.known, &mut self.random, self.now_us);
+        }
+        self.ask(client);
+    }
+
+    pub(super) fn ask(&mut self, client: usize) {
+        let Some(operation) = &self.clients[client].operation else { return };
+        let (number, request) = (operation.number, operation.request.clone());
+        let front = self.clients[client].coordinator;
+        let caller = Caller { role: Role::Client as i32, name: self.clients[client].name.clone() };
+        let origin = Origin::Client { client, operation: number };
+        match self.open_call(origin, front, caller, request) {
+            Some(call) => {
+                if let Some(operation) = &mut self.clients[client].operation {
+                    operation.call = Some(call);
+                }
+                self.after(ANSWER_US, Event::GiveUp { client, operation: number, call });
+            }
+            None => self.repeat(client, 200_000),
+        }
+    }
+
+    /// Asks again, elsewhere, until patience ends.
+    pub(super) fn repeat(&mut self, client: usize, delay_us: u64) {
+        let now_us = self.now_us;
+        let one = &mut self.clients[client];
+        one.coordinator = (one.coordinator + 1) % 3;
+        if one.operation.as_ref().is_some_and(|operation| now_us >= operation.begun_us + PATIENCE_US) {
+            one.operation = None;
+        }
+        self.after(delay_us, Event::Think { client });
+    }
+
+    pub(super) fn client_hears(&mut self, client: usize, number: u64, call: CallId, down: Down) {
+        let waits = self.clients[client].operation.as_ref();
+        if !waits.is_some_and(|waits| waits.number == number && waits.call == Some(call)) {
+            return;
+        }
+        match down {
+            Down::Response(response) => {
+                self.learn(client, &response);
+                self.clients[client].operation = None;
+                let pause_us = 20_000 + self.random.skewed(1_500_000);
+                self.after(pause_us, Event::Think { client });
+            }
+            Down::Finish(Err(refusal)) if refusal.code == coordinator_core::refusal::Code::Unavailable as i32 => {
+                self.repeat(client, 100_000);
+            }
+            Down::Finish(result) => {
+                if let Err(refusal) = result {
+                    self.refused(client, &refusal);
+                }
+                self.clients[client].operation = None;
+                let pause_us = 20_000 + self.random.skewed(1_500_000);
+                self.after(pause_us, Event::Think { client });
+            }
+        }
+    }
+
+    pub(super) fn learn(&mut self, client: usize, response: &call_response::Response) {
+        let Some(operation) = &self.clients[client].operation else { return };
+        let begun_us = operation.begun_us;
+        match (&operation.request, response) {
+            (call_request::Request::SubmitJob(request), call_response::Response::Job(job)) => {
+                self.figures.acknowledged += 1;
+                let at_most_once = request.spec.as_ref().is_some_and(|spec| spec.at_most_once);
+                self.known.entry(job.id).or_default().at_most_once = at_most_once;
+                let before = self.oracle.acknowledged.insert(request.request_id.clone(), job.id);
+                if before.is_some_and(|before| before != job.id) {
+                    self.oracle.violated("I2", format!("{} was answered with two jobs", request.request_id));
+                }
+            }
+            (call_request::Request::GetJob(request), call_response::Response::Job(job)) => {
+                self.figures.reads += 1;
+                let Some(facts) = self.known.get_mut(&request.job_id) else { return };
+                let tasks = job.tasks.unwrap_or_default();
+                let (over, waiting) = (is_over(job.state()), tasks.queued + tasks.waiting);
+                let stale_end = facts.over_us.is_some_and(|since| since < begun_us) && !over && !facts.retried;
+                let stale_cancel =
+                    facts.cancelled_us.is_some_and(|since| since < begun_us) && waiting > 0 && !facts.retried;
+                if over {
+                    facts.over_us.get_or_insert(self.now_us);
+                }
+                if stale_end || stale_cancel {
+                    let detail = format!("a read of job {} shows less than an earlier answer", request.job_id);
+                    self.oracle.violated("I7", detail);
+                }
+            }
+            (call_request::Request::CancelJob(request), _) => {
+                self.figures.acknowledged += 1;
+                let now_us = self.now_us;
+                if let Some(facts) = self.known.get_mut(&request.job_id) {
+                    facts.cancelled_us.get_or_insert(now_us);
+                }
+            }
+            (call_request::Request::RetryJob(_), _) => self.figures.acknowledged += 1,
+            _ => {}
+        }
+        // From the moment it is asked for: an answer that got lost doesn't undo it.
+        for one in &self.clients {
+            if let Some(call_request::Request::RetryJob(request)) = one.operation.as_ref().map(|one| &one.request)
+                && let Some(facts) = self.known.get_mut(&request.job_id)
+            {
+                facts.retried = true;
+            }
+        }
+    }
+
+    pub(super) fn refused(&mut self, client: usize, refusal: &proto::internal::Refusal) {
+        let Some(operation) = &self.clients[client].operation else { return };
+        if let call_request::Request::GetJob(request) = &operation.request {
+            let detail = format!("job {} was acknowledged, but a read says: {}", request.job_id, refusal.message);
+            self.oracle.violated("I1", detail);
+        }
+    }
+}
