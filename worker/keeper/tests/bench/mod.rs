@@ -40,8 +40,7 @@ fn kept() -> f64 {
         let next = orders.next();
         keeper.send(next.into_iter().chain([forget]).collect::<Vec<_>>());
     }
-    let rate = COUNT as f64 / start.elapsed().as_secs_f64();
-    rate
+    COUNT as f64 / start.elapsed().as_secs_f64()
 }
 
 fn bare() -> f64 {
