@@ -60,7 +60,7 @@ pub fn run(workspace: &Workspace, interrupt: &Interrupt, options: &Options) -> a
     for input in &inputs {
         expected.add(&fs::read(&input.path).with_context(|| format!("can't read {}", input.path.display()))?);
     }
-    say("build", &format!("{} (the first time takes some minutes)", BINARIES.map(|(name, _)| name).join(", ")));
+    say("build", &format!("{} (the first time takes some minutes)", BINARIES.join(", ")));
     workspace.build_binaries(interrupt)?;
     let begun = Instant::now();
     let grid = Grid::start(workspace.program("millgrid"), interrupt)?;

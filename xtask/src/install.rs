@@ -18,7 +18,7 @@ pub fn run(workspace: &Workspace, interrupt: &Interrupt, prefix: &Path) -> anyho
     workspace.build_binaries(interrupt)?;
     let folder = expand(prefix)?.join("bin");
     fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
-    for (name, _) in BINARIES {
+    for name in BINARIES {
         let to = folder.join(name);
         // A running program can't be written over, but another may take its name.
         let fresh = folder.join(format!(".{name}.new"));

@@ -11,9 +11,8 @@ use serde_json::Value;
 
 use crate::process::{self, Interrupt};
 
-/// The programs that make up the product, and the packages they are in.
-pub const BINARIES: [(&str, &str); 3] =
-    [("millgrid", "cli"), ("millgrid-coordinator", "coordinator"), ("millgrid-worker", "worker-agent")];
+/// The programs that make up the product.
+pub const BINARIES: [&str; 3] = ["millgrid", "millgrid-coordinator", "millgrid-worker"];
 
 /// The repository this program was built from.
 pub struct Workspace {
@@ -95,12 +94,10 @@ impl Workspace {
         self.target.join("release").join(name)
     }
 
-    /// Builds the three programs; cargo's own progress is shown.
+    /// Builds all programs; cargo's own progress is shown.
     pub fn build_binaries(&self, interrupt: &Interrupt) -> anyhow::Result<()> {
-        let mut build = self.cargo(["build", "--release", "--locked"]);
-        for (program, package) in BINARIES {
-            build.args(["--package", package, "--bin", program]);
-        }
+        // The same selection as in `test`: another one would have other features, and compile everything again.
+        let mut build = self.cargo(["build", "--release", "--workspace", "--locked", "--bins"]);
         if !process::run(&mut build, interrupt)? {
             bail!("the build failed");
         }
