@@ -5,7 +5,12 @@ use e2e::{Grid, Options, check_fields, text, whole};
 #[test]
 fn the_status_has_all_its_fields_for_each_of_three_members() {
     let grid = Grid::shared();
-    let status = grid.millgrid(["cluster", "status", "-o", "json"]).ok().json();
+    // Right after the start the members have yet to find each other.
+    let status = e2e::eventually("all are reachable", crate::SOON, || {
+        let status = grid.millgrid(["cluster", "status", "-o", "json"]).ok().json();
+        let members = status["members"].as_array().unwrap();
+        members.iter().all(|member| member["reachable"] == true).then_some(status)
+    });
     check_fields(&status, &[("leader", "text?"), ("term", "whole"), ("members", "array")]);
     let members = status["members"].as_array().unwrap();
     let mut names: Vec<&str> = members.iter().map(|member| text(member, "name")).collect();

@@ -174,8 +174,9 @@ fn a_follower_that_missed_much_catches_up() {
     assert_eq!(whole(&grid.wait_for_end(array, SOON)["tasks"], "succeeded"), 500);
     grid.dev("restart", &[follower]).ok();
     grid.check_replicas();
-    // It is as good as the others: it may lead.
-    grid.millgrid(["cluster", "transfer-leader", follower]).ok();
+    // It is as good as the others: it may lead, as soon as the leader knows that it has everything.
+    let transfer = || grid.millgrid(["cluster", "transfer-leader", follower]).code;
+    until("it takes over", SOON, || transfer() == 0);
     assert_eq!(grid.leader(), follower);
     assert_eq!(whole(&grid.job(array)["tasks"], "succeeded"), 500);
 }
