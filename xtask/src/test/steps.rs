@@ -49,7 +49,7 @@ const LIMIT: Duration = Duration::from_secs(25 * 60);
 const MOST_LINES: usize = 400;
 
 /// Simulated minutes without a planted bug: some seconds.
-const MINUTES: &str = "10";
+const MINUTES: &str = "5";
 
 /// By then each planted bug must have been found.
 const PLANTED_MINUTES: &str = "200";
