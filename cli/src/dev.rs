@@ -107,6 +107,23 @@ enum Command {
     S3Server(s3_server::ServerArgs),
 }
 
+/// The S3 endpoint of the grid in the default state.
+pub struct Endpoint {
+    /// e.g. `http://127.0.0.1:9070`
+    pub url: String,
+    /// Any would do; this is the one that it was started with.
+    pub region: &'static str,
+    /// Who may use it.
+    pub credentials: dev_s3::Credentials,
+}
+
+/// Where the context `dev` keeps its objects, when such a grid was started.
+pub fn s3_endpoint() -> Option<Endpoint> {
+    let state = State::existing(None).ok()?;
+    let record = state.started().ok()?;
+    Some(Endpoint { url: record.s3_url(), region: settings::REGION, credentials: state.s3_credentials().ok()? })
+}
+
 /// Runs the command; the result is the process's exit code. What failed has been reported on stderr.
 pub async fn run(args: Args) -> anyhow::Result<i32> {
     let json = args.json;

@@ -64,13 +64,23 @@ pub struct Store {
 }
 
 impl Store {
-    /// Configured by the environment; connects when it is used.
-    pub async fn connect() -> Self {
+    /// Configured by the environment, else, with the context `dev`, by the grid that it stands for; connects when it is
+    /// used.
+    pub async fn connect(dev: bool) -> Self {
         let http =
             aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-        let config = aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http).load().await;
-        // A bucket of an endpoint of one's own is no host name.
         let own = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().any(|name| env::var_os(name).is_some());
+        let mut loader = aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http);
+        let endpoint = if dev && !own { crate::dev::s3_endpoint() } else { None };
+        // A bucket of an endpoint of one's own is no host name.
+        let own = own || endpoint.is_some();
+        if let Some(endpoint) = endpoint {
+            let dev_s3::Credentials { access_key, secret_key } = endpoint.credentials;
+            let credentials = aws_sdk_s3::config::Credentials::new(access_key, secret_key, None, None, "millgrid dev");
+            loader = loader.endpoint_url(endpoint.url).region(aws_config::Region::new(endpoint.region));
+            loader = loader.credentials_provider(credentials);
+        }
+        let config = loader.load().await;
         let config = aws_sdk_s3::config::Builder::from(&config).force_path_style(own).build();
         Self { client: Client::from_conf(config) }
     }

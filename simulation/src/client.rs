@@ -61,11 +61,11 @@ impl Client {
         let pick = |random: &mut Random| jobs[random.below(jobs.len() as u64) as usize];
         let id = format!("{}-{}", self.name, self.operations);
         let request = match random.below(10) {
-            0..4 => Request::SubmitJob(SubmitJobRequest { spec: Some(spec(&id, &jobs, random)), request_id: id }),
+            0..2 => Request::SubmitJob(SubmitJobRequest { spec: Some(spec(&id, &jobs, random)), request_id: id }),
             _ if jobs.is_empty() => {
                 Request::SubmitJob(SubmitJobRequest { spec: Some(spec(&id, &jobs, random)), request_id: id })
             }
-            4..8 => Request::GetJob(GetJobRequest { job_id: pick(random), last: false }),
+            2..8 => Request::GetJob(GetJobRequest { job_id: pick(random), last: false }),
             8 => {
                 let ranges = Vec::new();
                 Request::CancelJob(CancelJobRequest {

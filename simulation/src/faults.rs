@@ -44,7 +44,9 @@ impl World {
             5 | 6 => {
                 self.count("partition");
                 self.partition(member);
-                self.after(brief_us * 2, Event::Heal);
+                // Long enough, as a rule, for the others to elect a leader while the old one still thinks it is one.
+                let cut_us = self.random.between(300_000, 6_000_000);
+                self.after(cut_us, Event::Heal);
             }
             7 => {
                 self.count("cut worker");

@@ -127,10 +127,7 @@ impl Member {
             MemoryLog::open(log, &self.owner, LogSettings { segment_bytes: 64 << 10 }).expect("the log is sound");
         log.volume_mut().set_sync_lies(false);
         let mut snapshots = MemorySnapshots::open(snapshots).expect("the snapshots are sound");
-        let mut recovered = recover(contents, &mut snapshots).expect("log and snapshots agree");
-        if plant == Some(Plant::VoteForgotten) {
-            recovered.hard_state.vote = 0;
-        }
+        let recovered = recover(contents, &mut snapshots).expect("log and snapshots agree");
         let (index, state) = match &recovered.snapshot {
             Some(metadata) => (metadata.index, decode(&snapshots.load(metadata).expect("the snapshot is sound"))),
             None => (0, State::new()),

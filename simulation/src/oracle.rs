@@ -135,7 +135,14 @@ impl Oracle {
             .iter()
             .map(|task| format!("{} {:?} attempt {} on {}", task.index, task.state(), task.attempt, task.worker))
             .collect();
-        format!("job {job}: {summary}; tasks: {}", tasks.join(", "))
+        let standing: Vec<String> = self
+            .state
+            .sessions()
+            .map(|session| {
+                format!("session {} of {}: {:?}", session.id, session.worker, self.state.instructions_of(session.id))
+            })
+            .collect();
+        format!("job {job}: {summary}; tasks: {}; {}", tasks.join(", "), standing.join("; "))
     }
 
     fn apply(&mut self, index: u64, data: &Bytes, figures: &mut Figures) {

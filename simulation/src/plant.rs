@@ -14,19 +14,16 @@ pub enum Plant {
     RequestIdsIgnored,
     /// A leader answers renewals and reads without asking whether it still leads.
     DeposedLeaderAnswers,
-    /// A replica forgets at a restart whom it voted for.
-    VoteForgotten,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 5] = [
         Self::NoFence,
         Self::AckBeforeFsync,
         Self::NoFsyncAtStart,
         Self::RequestIdsIgnored,
         Self::DeposedLeaderAnswers,
-        Self::VoteForgotten,
     ];
 
     /// What it is called on the command line.
@@ -37,7 +34,6 @@ impl Plant {
             Self::NoFsyncAtStart => "no-fsync-at-start",
             Self::RequestIdsIgnored => "request-ids-ignored",
             Self::DeposedLeaderAnswers => "deposed-leader-answers",
-            Self::VoteForgotten => "vote-forgotten",
         }
     }
 

@@ -90,6 +90,20 @@ impl Worker {
         self.agent = Some(agent);
     }
 
+    /// What it believes, for the report of a job that doesn't end.
+    pub(crate) fn describe(&self) -> String {
+        let list = |keys: Vec<Key>| keys.iter().map(Key::to_string).collect::<Vec<_>>().join(" ");
+        let agent = match &self.agent {
+            None => "no agent".to_owned(),
+            Some(agent) => {
+                let session = agent.standing().map(|standing| standing.session);
+                format!("session {session:?}, holds [{}], publishes [{}]", list(agent.held()), list(agent.publishing()))
+            }
+        };
+        let alive = self.processes.values().filter(|process| process.alive()).map(|process| process.adopted.key);
+        format!("{}: {agent}, runs [{}]", self.name, list(alive.collect()))
+    }
+
     /// Lets the agent see an input.
     pub(crate) fn tell(&mut self, input: Input, now_us: u64) {
         let now_ms = self.now_ms(now_us);

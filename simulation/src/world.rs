@@ -155,7 +155,9 @@ impl World {
             }
             if self.now_us >= FAULTS_US + DRAIN_US {
                 let why = self.oracle.unended().map(|job| self.oracle.why_not_ended(job)).unwrap_or_default();
-                let detail = format!("not over {} s after the last fault: {why}", DRAIN_US / 1_000_000);
+                let workers: Vec<String> = self.workers.iter().map(Worker::describe).collect();
+                let workers = workers.join("; ");
+                let detail = format!("not over {} s after the last fault: {why}; {workers}", DRAIN_US / 1_000_000);
                 self.oracle.violated("L2", detail);
                 break;
             }
@@ -329,11 +331,7 @@ impl World {
                     self.after(down_us, Event::Restart { member });
                 }
             }
-            Event::RestartAgent { worker } => self.start_agent(worker),
-            Event::RestartMachine { worker } => {
-                self.workers[worker].machine += 1;
-                self.start_agent(worker);
-            }
+            Event::RestartAgent { worker } | Event::RestartMachine { worker } => self.start_agent(worker),
             Event::QuickDisk { member } => self.members[member].sync_us = 1_000,
             Event::Heal => self.network.heal(),
             Event::Calm => {

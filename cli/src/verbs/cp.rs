@@ -41,7 +41,7 @@ pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
 
 async fn upload(from: &Path, to: Location, recursive: bool, scope: &Scope) -> Result<u8, Failure> {
     let metadata = std::fs::metadata(from).map_err(|error| Failure::file("read", from, &error))?;
-    let store = Store::connect().await;
+    let store = Store::connect(scope.config.dev).await;
     if !metadata.is_dir() {
         let name = from.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let to = if to.is_prefix() { to.join(&name) } else { to };
@@ -66,7 +66,7 @@ async fn upload(from: &Path, to: Location, recursive: bool, scope: &Scope) -> Re
 }
 
 async fn download(from: Location, to: &Path, recursive: bool, scope: &Scope) -> Result<u8, Failure> {
-    let store = Store::connect().await;
+    let store = Store::connect(scope.config.dev).await;
     if !from.is_prefix() && !recursive {
         let name = from.key.rsplit('/').next().unwrap_or_default();
         let folder = to.is_dir() || to.as_os_str().to_string_lossy().ends_with('/');

@@ -188,7 +188,7 @@ impl World {
             self.oracle.violated("promise 3", format!("{key} must be started at most once and was started again"));
         }
         let exit_code = if self.random.chance(150) { self.random.between(1, 5) as i32 } else { 0 };
-        let run_us = 1_000 + self.random.skewed(20_000_000);
+        let run_us = 1_000 + self.random.skewed(6_000_000);
         self.workers[worker].add_process(task, exit_code, self.now_us);
         let machine = self.workers[worker].machine;
         let start_time_ms = self.workers[worker].processes[&key].adopted.start_time_ms;
