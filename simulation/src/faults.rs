@@ -6,6 +6,7 @@ use proto::v1::{AttemptKey, Report, ReportItem};
 use scheduler::{Instruction, State};
 
 use crate::{
+    member::Member,
     network::Place,
     plant::Plant,
     world::{Event, World},
@@ -34,6 +35,11 @@ impl World {
                 // A process that came back moments ago may rely on what was never synced.
                 self.crash_member(member, false);
                 self.restart(member);
+                // With slow disks, so that much is on its way to them when the power goes.
+                for member in 0..3 {
+                    self.members[member].sync_us = 400_000;
+                    self.after(3_000_000, Event::QuickDisk { member });
+                }
                 let soon_us = self.random.between(100_000, 1_500_000);
                 self.after(soon_us, Event::PowerOfAll);
             }
@@ -43,7 +49,10 @@ impl World {
             }
             5 | 6 => {
                 self.count("partition");
-                self.partition(member);
+                // A follower that is cut off is no news to anyone.
+                let leads = |member: &Member| member.process.as_ref().is_some_and(|process| process.core.leads());
+                let leader = self.members.iter().position(leads).filter(|_| self.random.chance(700));
+                self.partition(leader.unwrap_or(member));
                 // Long enough, as a rule, for the others to elect a leader while the old one still thinks it is one.
                 let cut_us = self.random.between(300_000, 6_000_000);
                 self.after(cut_us, Event::Heal);

@@ -117,25 +117,29 @@ impl Member {
 
     /// Starts the process from what its disks hold.
     ///
-    /// # Panics
-    /// When they can't be read: the crashes that are simulated never corrupt what was synced.
-    pub(crate) fn start(&mut self, plant: Option<Plant>, random: &mut Random, now_us: u64) {
-        let (Some(mut log), Some(snapshots)) = (self.log.take(), self.snapshots.take()) else { return };
+    /// # Errors
+    /// When they can't be trusted, which no crash that is simulated may come to.
+    pub(crate) fn start(
+        &mut self,
+        plant: Option<Plant>,
+        random: &mut Random,
+        now_us: u64,
+    ) -> Result<(), replication::Failure> {
+        let (Some(mut log), Some(snapshots)) = (self.log.take(), self.snapshots.take()) else { return Ok(()) };
         self.boot += 1;
         log.set_sync_lies(plant == Some(Plant::NoFsyncAtStart));
-        let (mut log, contents) =
-            MemoryLog::open(log, &self.owner, LogSettings { segment_bytes: 64 << 10 }).expect("the log is sound");
+        let (mut log, contents) = MemoryLog::open(log, &self.owner, LogSettings { segment_bytes: 64 << 10 })?;
         log.volume_mut().set_sync_lies(false);
-        let mut snapshots = MemorySnapshots::open(snapshots).expect("the snapshots are sound");
-        let recovered = recover(contents, &mut snapshots).expect("log and snapshots agree");
+        let mut snapshots = MemorySnapshots::open(snapshots)?;
+        let recovered = recover(contents, &mut snapshots)?;
         let (index, state) = match &recovered.snapshot {
-            Some(metadata) => (metadata.index, decode(&snapshots.load(metadata).expect("the snapshot is sound"))),
+            Some(metadata) => (metadata.index, decode(&snapshots.load(metadata)?)),
             None => (0, State::new()),
         };
         let mut settings = replication::Settings::new(self.id, random.next(), random.next());
         settings.election = if random.chance(500) { Election::Fast } else { Election::Default };
         settings.trailing = Trailing { entries: random.between(5, 200), bytes: 64 << 10 };
-        let replica = Replica::new(settings, recovered).expect("what was recovered is consistent");
+        let replica = Replica::new(settings, recovered)?;
         let mut settings = Settings::new(CLUSTER.to_owned(), random.next());
         settings.snapshot_commands = random.between(50, 500);
         settings.grid_prefix = "s3://grid/".to_owned();
@@ -151,6 +155,7 @@ impl Member {
             leader: None,
             led_since_us: None,
         });
+        Ok(())
     }
 
     /// Ends the process at once. What was not synced stays readable, or with the power vanishes or tears.

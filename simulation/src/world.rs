@@ -360,7 +360,10 @@ impl World {
         if self.members[member].process.is_some() {
             return;
         }
-        self.members[member].start(self.plant, &mut self.random, self.now_us);
+        if let Err(failure) = self.members[member].start(self.plant, &mut self.random, self.now_us) {
+            let detail = format!("member {} can't start after a crash: {failure}", self.members[member].id);
+            return self.oracle.violated("promise 1", detail);
+        }
         let boot = self.members[member].boot;
         let first_us = self.random.below(TICK_US);
         self.after(first_us, Event::MemberTick { member, boot });
