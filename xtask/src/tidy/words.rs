@@ -143,7 +143,7 @@ mod tests {
         check("scheduler/src/state.rs", "fn a() {}\n#[cfg(test)]\nmod tests { use std::fs; }\n", &[]);
         check("scheduler/src/plan.rs", "let share: f64 = 0.5;\n", &[]);
         check("client/src/lib.rs", "use std::time::Instant;\n", &[]);
-        check("replication/src/log.rs", "use std::fs::File;\n", &[]);
+        check("replication/src/volume/file.rs", "use std::fs::File;\n", &[]);
     }
 
     #[test]
