@@ -307,7 +307,7 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::default())]
 
     /// Whatever a member says, in whatever order, nothing panics. (It may win elections with it.)
     #[test]

@@ -21,24 +21,27 @@ impl Step<'_> {
             .iter()
             .map(|edge| if edge.met { Bearing::Met } else { edge.bearing(self.state_of(edge.job)) })
             .collect();
-        if let Some(position) = bearings.iter().position(|bearing| *bearing == Bearing::Impossible) {
-            let edge = job.after()[position];
-            let state = state_word(self.state_of(edge.job));
-            self.skip(id, format!("it waited for {} of job {}, which {state}", edge.word(), edge.job));
-            return;
-        }
+        // What is met stays met, whatever becomes of the job: a retry of it asks for the others alone.
         let met: Vec<bool> = bearings.iter().map(|bearing| *bearing == Bearing::Met).collect();
-        let all = met.iter().all(|met| *met);
-        if !all && job.after().iter().zip(&met).all(|(edge, met)| edge.met == *met) {
+        let changed = job.after().iter().zip(&met).any(|(edge, met)| edge.met != *met);
+        let impossible = bearings.iter().position(|bearing| *bearing == Bearing::Impossible);
+        let released = met.iter().all(|met| *met);
+        if !(changed || released || impossible.is_some()) {
             return;
         }
         let job = self.state.jobs.get_mut(id).expect("it was found");
-        for (edge, met) in job.extra_mut().after.iter_mut().zip(met) {
-            edge.met = met;
+        if changed {
+            for (edge, met) in job.extra_mut().after.iter_mut().zip(met) {
+                edge.met = met;
+            }
         }
-        job.released = all;
+        job.released = released;
         let count = job.tasks.count();
-        if all {
+        if let Some(position) = impossible {
+            let edge = self.state.jobs.get(id).expect("it was found").after()[position];
+            let state = state_word(self.state_of(edge.job));
+            self.skip(id, format!("it waited for {} of job {}, which {state}", edge.word(), edge.job));
+        } else if released {
             self.touch_tasks(id, 0, count);
         } else {
             self.touch(id);

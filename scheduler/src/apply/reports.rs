@@ -129,7 +129,8 @@ impl Step<'_> {
     }
 
     /// What was granted ahead runs: it holds the capacity from now on. If it seems to have overtaken another
-    /// task, which holds it by the accounts but hasn't started, they change places.
+    /// task, which holds it by the accounts but hasn't started, they change places; a task that runs at most once
+    /// keeps its own.
     fn count_start(&mut self, session_id: u64, key: &AttemptKey) {
         self.promote(session_id);
         let State { jobs, sessions, queues, .. } = &mut *self.state;
@@ -137,13 +138,14 @@ impl Step<'_> {
         let place = |jobs: &crate::job::Jobs, at: (u64, u32)| {
             let job = jobs.get(at.0)?;
             let lease = job.records.get(&at.1)?.lease()?;
-            Some((lease.ahead, lease.start_ms.is_some(), lease.granted_index, lease.shape(&job.terms.shape)))
+            let idle = !lease.ahead && lease.start_ms.is_none() && !job.terms.at_most_once;
+            Some((lease.ahead, idle, lease.granted_index, lease.shape(&job.terms.shape)))
         };
         let me = (key.job_id, key.ordinal);
         let Some((true, _, granted, shape)) = place(jobs, me) else { return };
-        let overtaken = session.holds.leases.iter().copied().find(|other| {
-            place(jobs, *other).is_some_and(|(ahead, started, _, theirs)| !ahead && !started && theirs == shape)
-        });
+        let mut leases = session.holds.leases.iter().copied();
+        let overtaken =
+            leases.find(|other| place(jobs, *other).is_some_and(|(_, idle, _, theirs)| idle && theirs == shape));
         let Some(other) = overtaken else { return };
         let Some((_, _, granted_other, _)) = place(jobs, other) else { return };
         session.holds.ahead.remove(&(granted, me.0, me.1));

@@ -263,8 +263,9 @@ impl Grid {
         self.promote(session);
         let At::Leased { ahead: true, cpu: mine, .. } = self.jobs[id].tasks[ordinal].at else { return };
         let overtaken = self.held_by(session).into_iter().find(|(job, at)| {
-            matches!(self.jobs[*job].tasks[*at].at,
-                At::Leased { ahead: false, runs: false, cpu, .. } if cpu == mine)
+            !self.jobs[*job].asked.at_most_once
+                && matches!(self.jobs[*job].tasks[*at].at,
+                    At::Leased { ahead: false, runs: false, cpu, .. } if cpu == mine)
         });
         let Some((other, at)) = overtaken else { return };
         for (job, at, becomes) in [(id, ordinal, false), (other, at, true)] {
