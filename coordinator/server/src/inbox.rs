@@ -71,6 +71,8 @@ struct Lanes {
     workers: Bounded,
     clients: Bounded,
     closed: bool,
+    /// The core thread waits: whoever adds something wakes it, once.
+    asleep: bool,
 }
 
 #[derive(Default)]
@@ -97,14 +99,16 @@ impl Bounded {
 impl Inbox {
     /// Adds what must never be lost: its senders bound themselves.
     pub fn push(&self, input: Input) {
-        self.lanes().consensus.push_back(Message::Input(input));
-        self.filled.notify_one();
+        let mut lanes = self.lanes();
+        lanes.consensus.push_back(Message::Input(input));
+        self.wake(lanes);
     }
 
     /// Asks for this member's status.
     pub fn push_status(&self, digest_index: u64, answer: oneshot::Sender<MemberStatus>) {
-        self.lanes().consensus.push_back(Message::MemberStatus { digest_index, answer });
-        self.filled.notify_one();
+        let mut lanes = self.lanes();
+        lanes.consensus.push_back(Message::MemberStatus { digest_index, answer });
+        self.wake(lanes);
     }
 
     /// Adds a call or a worker's message of about so many bytes, if there is room.
@@ -118,8 +122,7 @@ impl Inbox {
             return Err(Full);
         }
         bounded.push(message, bytes);
-        drop(lanes);
-        self.filled.notify_one();
+        self.wake(lanes);
         Ok(())
     }
 
@@ -131,20 +134,20 @@ impl Inbox {
             Lane::Workers => lanes.workers.push(Message::Input(input), 0),
             Lane::Clients => lanes.clients.push(Message::Input(input), 0),
         }
-        drop(lanes);
-        self.filled.notify_one();
+        self.wake(lanes);
     }
 
     /// Moves what waits into `into`, in the order of the lanes; waits for it at most so long. False once closed.
     pub fn take(&self, into: &mut Vec<Message>, wait: Duration) -> bool {
-        let lanes = self.lanes();
-        let waited = self.filled.wait_timeout_while(lanes, wait, |lanes| {
-            lanes.consensus.is_empty()
+        let waited = self.filled.wait_timeout_while(self.lanes(), wait, |lanes| {
+            lanes.asleep = lanes.consensus.is_empty()
                 && lanes.workers.messages.is_empty()
                 && lanes.clients.messages.is_empty()
-                && !lanes.closed
+                && !lanes.closed;
+            lanes.asleep
         });
         let (mut lanes, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        lanes.asleep = false;
         into.extend(lanes.consensus.drain(..));
         lanes.workers.take(into);
         lanes.clients.take(into);
@@ -153,8 +156,18 @@ impl Inbox {
 
     /// Ends the core thread.
     pub fn close(&self) {
-        self.lanes().closed = true;
-        self.filled.notify_one();
+        let mut lanes = self.lanes();
+        lanes.closed = true;
+        self.wake(lanes);
+    }
+
+    fn wake(&self, mut lanes: MutexGuard<'_, Lanes>) {
+        let asleep = std::mem::take(&mut lanes.asleep);
+        drop(lanes);
+        // Whether or not anybody waits, this is a system call.
+        if asleep {
+            self.filled.notify_one();
+        }
     }
 
     fn lanes(&self) -> MutexGuard<'_, Lanes> {

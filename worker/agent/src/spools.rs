@@ -152,6 +152,10 @@ impl Spools {
         }
         let mut data = vec![0; wanted as usize];
         file.read_exact_at(&mut data, offset)?;
+        // Forgotten meanwhile: the file may be another attempt's by now.
+        if !self.lock().contains_key(&key) {
+            return Ok(Found::Gone);
+        }
         let end = stage == Stage::Whole && offset + wanted == length;
         Ok(Found::Data(LogData { request: request.request, offset, data: Bytes::from(data), end, gone: false }))
     }

@@ -1,12 +1,15 @@
 //! Deletes what attempts leave, on a thread of its own, and keeps some empty directories for attempts to come.
 //!
-//! On a file system with a journal two folders cost as much as the start of a small process. So those of an attempt
-//! that left nothing are used again, under a new name; its spools are not, because a process that escaped from its
-//! task may still write into them.
+//! On a file system with a journal two folders and two files cost as much as the start of a small process. So those
+//! of an attempt that left nothing in its folder are used again, under a new name: its spools only if no process that
+//! escaped from its task can still write into them.
 
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
@@ -22,6 +25,10 @@ pub const STDERR: &str = "stderr";
 /// The job's script.
 pub const SCRIPT: &str = "script";
 
+/// As the keeper makes them, before the mask.
+const SPOOL_MODE: u32 = 0o644;
+/// fcntl(2): the signal that says that somebody else opens a file.
+const F_SETSIG: libc::c_int = 10;
 /// Directories kept for attempts to come.
 const SPARES: usize = 64;
 /// The thread wakes no more often than this while there is a lot to do.
@@ -82,10 +89,7 @@ fn lock(spares: &Mutex<Vec<PathBuf>>) -> MutexGuard<'_, Vec<PathBuf>> {
 }
 
 fn sweep(directory: &Path, spares: &Mutex<Vec<PathBuf>>) -> io::Result<()> {
-    for name in [STDOUT, STDERR] {
-        let _ = fs::remove_file(directory.join(name));
-    }
-    if lock(spares).len() < SPARES && is_clean(directory).unwrap_or(false) {
+    if lock(spares).len() < SPARES && clean(directory).unwrap_or(false) {
         lock(spares).push(directory.to_owned());
         return Ok(());
     }
@@ -96,12 +100,50 @@ fn sweep(directory: &Path, spares: &Mutex<Vec<PathBuf>>) -> io::Result<()> {
     })
 }
 
-/// Whether it is as [`Sweeper::make`] makes it: nothing in it but an empty folder that is writable for us.
-fn is_clean(directory: &Path) -> io::Result<bool> {
+/// Brings a directory to the state that [`Sweeper::make`] gives out, if that is cheap: nothing in it but an empty
+/// folder that is writable for us, and empty spools.
+fn clean(directory: &Path) -> io::Result<bool> {
     let work = directory.join(WORK);
     let (outer, inner) = (fs::symlink_metadata(directory)?, fs::symlink_metadata(&work)?);
     let unchanged = inner.is_dir() && inner.mode() == outer.mode() && inner.mode() & 0o700 == 0o700;
-    Ok(unchanged && fs::read_dir(directory)?.count() == 1 && fs::read_dir(work)?.next().is_none())
+    if !unchanged || fs::read_dir(work)?.next().is_some() {
+        return Ok(false);
+    }
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        match entry.file_name().to_str() {
+            Some(WORK) => {}
+            Some(STDOUT | STDERR) => {
+                if !empty(&entry.path())? {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+/// Empties a spool; not if another name leads to it, or anybody has it open.
+fn empty(spool: &Path) -> io::Result<bool> {
+    let file = fs::OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(spool)?;
+    let facts = file.metadata()?;
+    let untouched = facts.mode() & 0o7777 & !SPOOL_MODE == 0 && facts.mode() & 0o600 == 0o600;
+    if !facts.is_file() || facts.nlink() != 1 || !untouched {
+        return Ok(false);
+    }
+    // SAFETY: a descriptor that we own, and plain numbers.
+    #[allow(unsafe_code)]
+    let control = |command, argument: libc::c_int| unsafe { libc::fcntl(file.as_raw_fd(), command, argument) == 0 };
+    // The system grants this lease only to the one who has the file open alone. Who opens it meanwhile waits, and we
+    // get a signal: one that is ignored by default.
+    if !(control(F_SETSIG, libc::SIGURG) && control(libc::F_SETLEASE, libc::F_WRLCK)) {
+        return Ok(false);
+    }
+    if facts.len() > 0 {
+        file.set_len(0)?;
+    }
+    Ok(control(libc::F_SETLEASE, libc::F_UNLCK))
 }
 
 #[cfg(test)]
@@ -130,7 +172,6 @@ mod tests {
             }
             sweep(&directory, &spares).unwrap();
             assert_eq!((lock(&spares).pop().is_some(), directory.exists()), (again, again), "{name}");
-            assert!(!directory.join(STDOUT).exists());
             sweep(&folder.path().join("absent"), &spares).unwrap();
         }
         let spare = folder.path().join("plain");
@@ -148,8 +189,42 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let directory = folder.path().join("1.0.1");
         fs::create_dir_all(directory.join(WORK)).unwrap();
-        assert!(is_clean(&directory).unwrap());
+        assert!(clean(&directory).unwrap());
         fs::set_permissions(directory.join(WORK), fs::Permissions::from_mode(0o500)).unwrap();
-        assert!(!is_clean(&directory).unwrap());
+        assert!(!clean(&directory).unwrap());
+    }
+
+    #[test]
+    fn a_spool_is_used_again_only_if_nobody_else_has_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let spool = folder.path().join(STDOUT);
+        let spares = Mutex::default();
+        fs::create_dir(folder.path().join(WORK)).unwrap();
+        let mut check = |what: &str, again: bool| {
+            sweep(folder.path(), &spares).unwrap();
+            assert!(lock(&spares).pop().is_some(), "{what}");
+            let left = fs::metadata(&spool).map(|spool| spool.len()).ok();
+            assert_eq!(left, again.then_some(0), "{what}");
+            fs::write(&spool, "of the task").unwrap();
+        };
+        check("none", false);
+        check("full", true);
+        let written = fs::OpenOptions::new().append(true).open(&spool).unwrap();
+        check("somebody writes", false);
+        drop(written);
+        let read = fs::File::open(&spool).unwrap();
+        check("somebody reads", false);
+        drop(read);
+        let elsewhere = tempfile::tempdir_in(folder.path().parent().unwrap()).unwrap();
+        fs::hard_link(&spool, elsewhere.path().join("link")).unwrap();
+        check("it has another name", false);
+        fs::set_permissions(&spool, fs::Permissions::from_mode(0o444)).unwrap();
+        check("it was locked", false);
+        fs::remove_file(&spool).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path().join("link"), &spool).unwrap();
+        sweep(folder.path(), &spares).unwrap();
+        assert!(!folder.path().exists(), "it leads elsewhere");
+        assert_eq!(fs::read(elsewhere.path().join("link")).unwrap(), b"of the task");
     }
 }

@@ -89,8 +89,8 @@ impl Thread {
         loop {
             match inbox.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
                 Ok(message) => {
-                    if !self.take(message) || !(1..ROUND).all(|_| inbox.try_recv().map_or(true, |more| self.take(more)))
-                    {
+                    let mut waiting = std::iter::once(message).chain(inbox.try_iter()).take(ROUND);
+                    if !waiting.all(|message| self.take(message)) {
                         return;
                     }
                 }
