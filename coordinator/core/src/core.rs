@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use proto::internal::{Caller, Entry, call_request, call_response};
+use proto::v1::WorkerMessage;
 use scheduler::{Applied, State};
 
 use crate::{
@@ -46,7 +47,7 @@ pub struct Core {
     pub(crate) leadership: Leadership,
     pub(crate) calls: Calls,
     /// Calls that wait for a newly elected leader to apply the first entry of its term.
-    parked: VecDeque<(CallId, Caller, call_request::Request)>,
+    parked: VecDeque<(CallId, Parked)>,
     pub(crate) proposals: Proposals,
     pub(crate) reads: Reads,
     pub(crate) sessions: Sessions,
@@ -62,6 +63,13 @@ pub struct Core {
     figures: Figures,
     pub(crate) now_ms: u64,
     wall_ms: i64,
+}
+
+/// What arrived between the election and the first entry of the term.
+#[derive(Debug)]
+enum Parked {
+    Call(Caller, call_request::Request),
+    Worker(WorkerMessage),
 }
 
 /// When the next snapshot is due.
@@ -162,7 +170,7 @@ impl Core {
             Input::ReadLost { context } => self.reads.lost(context, self.now_ms),
             Input::Dropped { sequence } => self.dropped(sequence),
             Input::Open { call, caller, request } => self.arrived(call, caller, request),
-            Input::Worker { call, message } => self.worker_message(call, message),
+            Input::Worker { call, message } => self.worker_said(call, message),
             Input::Taken { call, count } => self.taken(call, count),
             Input::Hangup { call } => self.hang_up(call),
             Input::SnapshotEnded { stored, .. } => {
@@ -287,8 +295,11 @@ impl Core {
         self.sessions = Sessions::of_new_leader(&self.state, self.now_ms, &self.settings);
         self.planning = Planning::default();
         self.tick_flying = false;
-        for (call, caller, request) in std::mem::take(&mut self.parked) {
-            self.open(call, caller, request);
+        for (call, parked) in std::mem::take(&mut self.parked) {
+            match parked {
+                Parked::Call(caller, request) => self.open(call, caller, request),
+                Parked::Worker(message) => self.worker_message(call, message),
+            }
         }
     }
 
@@ -303,7 +314,7 @@ impl Core {
                 self.finish(call, Err(refusal::not_leader()));
             }
         }
-        for (call, ..) in std::mem::take(&mut self.parked) {
+        for (call, _) in std::mem::take(&mut self.parked) {
             self.finish(call, Err(refusal::not_leader()));
         }
         for call in self.calls.all() {
@@ -324,10 +335,25 @@ impl Core {
         match self.leadership {
             Leadership::Following => self.finish(call, Err(refusal::not_leader())),
             Leadership::Leading { .. } => self.open(call, caller, request),
-            Leadership::Elected { .. } if self.parked.len() < limits::PARKED_CALLS => {
-                self.parked.push_back((call, caller, request));
-            }
-            Leadership::Elected { .. } => self.finish(call, Err(refusal::overloaded("calls"))),
+            Leadership::Elected { .. } => self.park(call, Parked::Call(caller, request)),
+        }
+    }
+
+    fn worker_said(&mut self, call: CallId, message: WorkerMessage) {
+        match self.leadership {
+            // Its call is over, or about to be.
+            Leadership::Following => {}
+            Leadership::Leading { .. } => self.worker_message(call, message),
+            Leadership::Elected { .. } => self.park(call, Parked::Worker(message)),
+        }
+    }
+
+    fn park(&mut self, call: CallId, parked: Parked) {
+        if self.parked.len() < limits::PARKED_CALLS {
+            self.parked.push_back((call, parked));
+        } else {
+            self.parked.retain(|(parked, _)| *parked != call);
+            self.finish(call, Err(refusal::overloaded("calls")));
         }
     }
 
@@ -399,7 +425,7 @@ impl Core {
         if self.calls.remove(call) {
             self.forget(call);
         }
-        self.parked.retain(|(parked, ..)| *parked != call);
+        self.parked.retain(|(parked, _)| *parked != call);
     }
 
     fn forget(&mut self, call: CallId) {

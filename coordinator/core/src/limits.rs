@@ -31,8 +31,8 @@ pub const UNTAKEN_MESSAGES: u32 = 16;
 /// Calls that are open at one time, relayed ones included.
 pub const OPEN_CALLS: usize = 100_000;
 
-/// Calls that wait for a new leader to apply the first entry of its term.
-pub const PARKED_CALLS: usize = 20_000;
+/// Calls, and first messages of workers, that wait for a new leader to apply the first entry of its term.
+pub const PARKED_CALLS: usize = 40_000;
 
 /// Changed jobs and runs of tasks that are kept for watches which come back with a token.
 pub const RECENT_CHANGES: usize = 200_000;

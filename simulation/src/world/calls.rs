@@ -107,7 +107,7 @@ impl World {
             (Origin::Worker { .. }, Down::Response(_)) => {}
             (Origin::Worker { worker, incarnation, stream }, Down::Finish(_)) => {
                 if self.workers[worker].incarnation == incarnation {
-                    self.tell_worker(worker, worker_core::Input::StreamClosed { stream });
+                    self.tell_worker(worker, worker_core::Input::StreamClosed { stream, elsewhere: true });
                 }
             }
         }
@@ -123,7 +123,7 @@ impl World {
         let origin = call.origin;
         if told && let Origin::Worker { worker, incarnation, stream } = origin {
             let delay_us = self.random.below(200_000);
-            let input = Box::new(worker_core::Input::StreamClosed { stream });
+            let input = Box::new(worker_core::Input::StreamClosed { stream, elsewhere: true });
             self.after(delay_us, Event::Tell { worker, incarnation, input });
         }
     }

@@ -160,7 +160,7 @@ impl World {
                 self.workers[worker].stream = Some((stream, call));
                 worker_core::Input::StreamOpened { stream }
             }
-            None => worker_core::Input::StreamClosed { stream },
+            None => worker_core::Input::StreamClosed { stream, elsewhere: true },
         };
         let delay_us = self.network.delay(&mut self.random);
         self.after(delay_us, Event::Tell { worker, incarnation, input: Box::new(input) });

@@ -46,7 +46,9 @@ pub enum Failure {
 pub struct Coordinators {
     endpoints: Vec<Endpoint>,
     next: AtomicUsize,
-    /// For calls beside the session's stream.
+    /// For the session's stream, with its URL.
+    session: Mutex<Option<(Channel, String)>>,
+    /// For calls beside it.
     calls: Mutex<Option<Channel>>,
 }
 
@@ -68,11 +70,23 @@ impl Coordinators {
         let endpoints =
             config.endpoints.iter().map(endpoint).collect::<Result<Vec<_>, _>>().map_err(Failure::Settings)?;
         let next = AtomicUsize::new(spread as usize % endpoints.len());
-        Ok(Self { endpoints, next, calls: Mutex::new(None) })
+        Ok(Self { endpoints, next, session: Mutex::new(None), calls: Mutex::new(None) })
+    }
+
+    /// The connection for the session's stream: the same as before, so that a change of leader costs no handshake;
+    /// with `elsewhere` a new one, to another coordinator.
+    pub async fn session_channel(&self, elsewhere: bool) -> Result<(Channel, String), Failure> {
+        let kept = self.session.lock().expect("nothing panics under this lock").take().filter(|_| !elsewhere);
+        let channel = match kept {
+            Some(channel) => channel,
+            None => self.connect(elsewhere).await?,
+        };
+        *self.session.lock().expect("nothing panics under this lock") = Some(channel.clone());
+        Ok(channel)
     }
 
     /// A new connection; to another coordinator than the last time with `elsewhere`.
-    pub async fn connect(&self, elsewhere: bool) -> Result<(Channel, String), Failure> {
+    async fn connect(&self, elsewhere: bool) -> Result<(Channel, String), Failure> {
         let index = match elsewhere {
             true => self.next.fetch_add(1, Ordering::Relaxed) + 1,
             false => self.next.load(Ordering::Relaxed),

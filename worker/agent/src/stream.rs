@@ -5,9 +5,16 @@ use std::sync::Arc;
 use proto::v1::{WorkerMessage, worker_session_service_client::WorkerSessionServiceClient};
 use tokio::{sync::mpsc, task::AbortHandle};
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic_types::StatusExt;
 use worker_core::Input;
 
-use crate::{connection::Coordinators, core_loop::Event};
+use crate::{
+    connection::{Coordinators, Failure},
+    core_loop::Event,
+};
+
+/// The reason, in `ErrorInfo`, of a coordinator whose leader went away.
+const LEADER_CHANGED: &str = "LEADER_CHANGED";
 
 /// Largest message taken from a coordinator: instructions carry the specs of new jobs.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -27,10 +34,22 @@ impl Stream {
         // Bounded by what the core has to say: reports wait for acknowledgements, and log data is asked for.
         let (messages, outgoing) = mpsc::unbounded_channel();
         let task = tokio::spawn(async move {
-            if let Err(problem) = carry(number, elsewhere, &grid, outgoing, &events).await {
-                tracing::warn!(stream = number, "the stream to the grid ended: {problem:#}");
-            }
-            let _ = events.send(Event::Input(Input::StreamClosed { stream: number }));
+            let elsewhere = match carry(number, elsewhere, &grid, outgoing, &events).await {
+                Ok(()) => true,
+                Err(End::NotConnected(failure)) => {
+                    tracing::warn!(stream = number, "{failure}");
+                    true
+                }
+                Err(End::Closed(status)) if leader_changed(&status) => {
+                    tracing::info!(stream = number, "the leader changed");
+                    false
+                }
+                Err(End::Closed(status)) => {
+                    tracing::warn!(stream = number, "the stream to the grid ended: {status}");
+                    true
+                }
+            };
+            let _ = events.send(Event::Input(Input::StreamClosed { stream: number, elsewhere }));
         });
         Self { number, messages, task: task.abort_handle() }
     }
@@ -52,20 +71,31 @@ impl Drop for Stream {
     }
 }
 
+/// How a stream ends.
+enum End {
+    NotConnected(Failure),
+    Closed(tonic::Status),
+}
+
+/// Whether the coordinator is well, and only lost the leader behind it.
+fn leader_changed(status: &tonic::Status) -> bool {
+    status.get_error_details().error_info().is_some_and(|info| info.reason == LEADER_CHANGED)
+}
+
 async fn carry(
     number: u64,
     elsewhere: bool,
     grid: &Coordinators,
     outgoing: mpsc::UnboundedReceiver<WorkerMessage>,
     events: &mpsc::UnboundedSender<Event>,
-) -> anyhow::Result<()> {
-    let (channel, endpoint) = grid.connect(elsewhere).await?;
+) -> Result<(), End> {
+    let (channel, endpoint) = grid.session_channel(elsewhere).await.map_err(End::NotConnected)?;
     let mut client = WorkerSessionServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
     tracing::debug!(stream = number, endpoint, "connected");
     // The core speaks first, and a coordinator may answer the call itself only after it has listened.
     let _ = events.send(Event::Input(Input::StreamOpened { stream: number }));
-    let mut incoming = client.session(UnboundedReceiverStream::new(outgoing)).await?.into_inner();
-    while let Some(message) = incoming.message().await? {
+    let mut incoming = client.session(UnboundedReceiverStream::new(outgoing)).await.map_err(End::Closed)?.into_inner();
+    while let Some(message) = incoming.message().await.map_err(End::Closed)? {
         if events.send(Event::Input(Input::Received { stream: number, message })).is_err() {
             break;
         }

@@ -59,6 +59,8 @@ pub enum Input {
     StreamClosed {
         /// The number in `Connect`.
         stream: u64,
+        /// Whether another coordinator may do better; not so when this one only says that the leader changed.
+        elsewhere: bool,
     },
     /// A message from a coordinator.
     Received {

@@ -106,9 +106,9 @@ impl Core {
                 }
             }
             Input::StreamOpened { stream } => self.stream_opened(stream),
-            Input::StreamClosed { stream } => {
+            Input::StreamClosed { stream, elsewhere } => {
                 if self.link.stream() == Some(stream) {
-                    self.link.retire(self.now_ms, true, 0);
+                    self.link.retire(self.now_ms, elsewhere, 0);
                 }
             }
             Input::Received { stream, message } => self.received(stream, message),

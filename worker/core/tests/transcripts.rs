@@ -87,7 +87,7 @@ impl Player {
             "keeper-lost" => Input::KeeperLost,
             "expired" => Input::Expired,
             "up" => Input::StreamOpened { stream },
-            "down" => Input::StreamClosed { stream },
+            "down" => Input::StreamClosed { stream, elsewhere: !has("stay") },
             "prepared" => Input::Prepared {
                 key: keys[0],
                 result: if has("fails") { Err(failure(Cause::StageIn)) } else { Ok(()) },

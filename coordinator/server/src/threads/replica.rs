@@ -155,12 +155,13 @@ impl Thread {
         if let Some(role) = outputs.role {
             info!(term = role.term, leader = role.leader, leading = role.leading, "role");
             self.publish_status();
+            // The core first: whoever learns of it from the others may call at once.
+            self.parts.core.push(CoreInput::Role { term: role.term, leading: role.leading });
             self.parts.leadership.send_replace(Leadership {
                 term: role.term,
                 leader: role.leader,
                 leading: role.leading,
             });
-            self.parts.core.push(CoreInput::Role { term: role.term, leading: role.leading });
         }
         for message in outputs.messages {
             let to = message.to;

@@ -1,0 +1,118 @@
+//! A coordinator that comes into office: what arrived before it could serve anybody is served then.
+#![allow(clippy::unwrap_used)]
+
+use bytes::Bytes;
+use coordinator_core::{CallId, Core, Input, Output, Settings};
+use proto::internal::{Caller, WorkerConnect, call_request, call_response};
+use proto::v1::{Capacity, CoordinatorMessage, OpenSession, Role, WorkerMessage, coordinator_message, worker_message};
+use scheduler::State;
+
+const TERM: u64 = 2;
+
+/// One coordinator whose proposals are committed at once, as in a grid of one.
+struct Office {
+    core: Core,
+    index: u64,
+    now_ms: u64,
+    answers: Vec<(CallId, call_response::Response)>,
+    finished: Vec<CallId>,
+}
+
+impl Office {
+    /// The log is at its beginning and somebody else leads, if anybody.
+    fn new() -> Self {
+        let core = Core::new(Settings::new("c".to_owned(), 7), 0, State::new());
+        Self { core, index: 0, now_ms: 1_000, answers: Vec::new(), finished: Vec::new() }
+    }
+
+    fn step(&mut self, input: Input) {
+        self.core.step(input, self.now_ms, 0);
+        loop {
+            let outputs = self.core.flush(self.now_ms, 0);
+            if outputs.is_empty() {
+                return;
+            }
+            for output in outputs {
+                match output {
+                    Output::Propose { data, .. } => self.commit(data),
+                    Output::Respond { call, response } => self.answers.push((call, response)),
+                    Output::Finish { call, .. } => self.finished.push(call),
+                    Output::Read { context } => {
+                        let index = self.index;
+                        self.core.step(Input::ReadReady { context, index }, self.now_ms, 0);
+                    }
+                    Output::Applied { .. } | Output::Snapshot { .. } => {}
+                    Output::Halt { reason } => panic!("{reason}"),
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, data: Bytes) {
+        self.index += 1;
+        self.core.step(Input::Committed { index: self.index, term: TERM, data }, self.now_ms, 0);
+    }
+
+    fn elect(&mut self) {
+        self.step(Input::Role { term: TERM, leading: true });
+    }
+
+    /// The first entry of the term, which a leader waits for.
+    fn take_office(&mut self) {
+        self.commit(Bytes::new());
+        self.step(Input::Tick);
+    }
+
+    fn connect_worker(&mut self, number: u64) {
+        let call = CallId(number);
+        let caller = Caller { name: format!("worker-{number}"), role: Role::Worker.into() };
+        let request = call_request::Request::WorkerConnect(WorkerConnect {});
+        self.step(Input::Open { call, caller, request });
+        let capacity = Some(Capacity { cpu_milli: 1_000, ..Capacity::default() });
+        let open = worker_message::Message::Open(OpenSession { capacity, ..OpenSession::default() });
+        self.step(Input::Worker { call, message: WorkerMessage { message: Some(open) } });
+    }
+
+    fn sessions(&self) -> Vec<(CallId, u64)> {
+        let opened = |(call, response): &(CallId, call_response::Response)| match response {
+            call_response::Response::Coordinator(CoordinatorMessage {
+                message: Some(coordinator_message::Message::Opened(opened)),
+            }) => Some((*call, opened.session)),
+            _ => None,
+        };
+        self.answers.iter().filter_map(opened).collect()
+    }
+}
+
+#[test]
+fn workers_that_come_between_election_and_office_get_their_sessions() {
+    let mut office = Office::new();
+    office.elect();
+    office.connect_worker(1);
+    office.connect_worker(2);
+    assert_eq!(office.sessions(), []);
+    office.take_office();
+    assert_eq!(office.sessions(), [(CallId(1), 1), (CallId(2), 2)]);
+    assert_eq!(office.finished, []);
+}
+
+#[test]
+fn who_hangs_up_before_the_office_is_taken_gets_nothing() {
+    let mut office = Office::new();
+    office.elect();
+    office.connect_worker(1);
+    office.step(Input::Hangup { call: CallId(1) });
+    office.take_office();
+    assert_eq!(office.sessions(), []);
+    assert_eq!(office.core.state().sessions().count(), 0);
+}
+
+#[test]
+fn who_is_elected_and_deposed_at_once_sends_everybody_away() {
+    let mut office = Office::new();
+    office.elect();
+    office.connect_worker(1);
+    office.step(Input::Role { term: TERM + 1, leading: false });
+    assert_eq!(office.finished, [CallId(1)]);
+    assert_eq!(office.sessions(), []);
+}
