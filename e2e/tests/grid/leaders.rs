@@ -57,6 +57,33 @@ fn who_follows_a_task_sees_each_line_once_whatever_happens_to_leaders() {
 }
 
 #[test]
+fn all_workers_are_back_soon_after_a_change_of_leader() {
+    let options = Options { workers: 4, cpus: 1, ..Options::default() };
+    let grid = Grid::start_alone(options);
+    let started = |grid: &Test| -> Vec<u64> {
+        let name = |worker| format!("by-worker-{worker}");
+        (1..=4).map(|worker| grid.file(&name(worker)).metadata().map_or(0, |file| file.len())).collect()
+    };
+    let file = grid.file("by-").display().to_string();
+    // A task starts in STATE/WORKER/tasks/ATTEMPT/work.
+    let script = format!("echo x >> {file}$(basename $(dirname $(dirname $(dirname $PWD)))); sleep 0.05");
+    let array = grid.submit_shell(&["--array", "0-9999"], &script);
+    until("all workers work", SOON, || started(&grid).iter().all(|count| *count > 0));
+    for _ in 0..3 {
+        let killed = kill_leader(&grid);
+        // Those that are told to start something by the next leader; what they had ahead is a handful.
+        grid.millgrid(["submit", "--", "true"]).ok();
+        let before = started(&grid);
+        let more = |grid: &Test| started(grid).iter().zip(&before).all(|(now, before)| *now > before + 40);
+        // A worker that nobody answers gives its stream up after 7 s.
+        until("all workers go on working", Duration::from_secs(6), || more(&grid));
+        grid.dev("restart", &[&killed]).ok();
+        grid.check_replicas();
+    }
+    grid.millgrid(["cancel", &array.to_string()]).ok();
+}
+
+#[test]
 fn cancel_and_release_get_through_a_change_of_leader() {
     let grid = Grid::start(Options { workers: 1, ..Options::default() });
     let running = grid.submit(&["--", "sleep", "600"]);

@@ -12,8 +12,8 @@ pub const RESEND_AFTER_MS: u64 = 2_000;
 /// While this many reports are unacknowledged, further items wait for company; so do all while there is more to
 /// start than there is room for...
 pub const REPORTS_IN_FLIGHT: usize = 2;
-/// ...but not longer than this: a fifth of the work that is granted ahead.
-pub const REPORT_DELAY_MS: u64 = 20;
+/// ...but not longer than this: well below the 100 ms of work that are granted ahead, so that more comes in time.
+pub const REPORT_DELAY_MS: u64 = 40;
 /// Most items of one report.
 pub const REPORT_ITEMS: usize = 1_000;
 /// Most bytes of one report, roughly: it becomes a part of a log entry of at most 1 MiB.

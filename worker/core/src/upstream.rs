@@ -138,12 +138,16 @@ mod tests {
         upstream.push(item(2), 1);
         upstream.push(item(3), 5);
         assert_eq!(span(upstream.next_report(5, false)), None, "two are on their way");
-        assert_eq!(upstream.timer_ms(), Some(21));
+        assert_eq!(upstream.timer_ms(), Some(1 + REPORT_DELAY_MS));
         assert_eq!(upstream.acknowledge(1, 6).len(), 1);
         assert_eq!(span(upstream.next_report(6, false)), Some((3, 2)));
         upstream.push(item(4), 7);
-        assert_eq!(span(upstream.next_report(26, false)), None);
-        assert_eq!(span(upstream.next_report(27, false)), Some((5, 1)), "none waits longer than the delay");
+        assert_eq!(span(upstream.next_report(6 + REPORT_DELAY_MS, false)), None);
+        assert_eq!(
+            span(upstream.next_report(7 + REPORT_DELAY_MS, false)),
+            Some((5, 1)),
+            "none waits longer than the delay"
+        );
     }
 
     #[test]
@@ -152,10 +156,10 @@ mod tests {
         upstream.push(item(0), 100);
         assert_eq!(span(upstream.next_report(100, true)), None);
         upstream.push(item(1), 110);
-        assert_eq!(span(upstream.next_report(119, true)), None);
-        assert_eq!(span(upstream.next_report(120, true)), Some((1, 2)), "but not for ever");
-        upstream.push(item(2), 121);
-        assert_eq!(span(upstream.next_report(121, false)), Some((3, 1)), "nor when it has run dry");
+        assert_eq!(span(upstream.next_report(99 + REPORT_DELAY_MS, true)), None);
+        assert_eq!(span(upstream.next_report(100 + REPORT_DELAY_MS, true)), Some((1, 2)), "but not for ever");
+        upstream.push(item(2), 200);
+        assert_eq!(span(upstream.next_report(200, false)), Some((3, 1)), "nor when it has run dry");
     }
 
     #[test]
