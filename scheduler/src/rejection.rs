@@ -48,7 +48,7 @@ impl Rejection {
     }
 
     pub(crate) fn job_not_found(field: &'static str, job: u64) -> Self {
-        Self::new(Code::NotFound, "JOB_NOT_FOUND", field, format!("there is no job {job}"))
+        Self::new(Code::NotFound, "JOB_NOT_FOUND", field, format!("job {job} doesn't exist"))
             .hint("list them with `millgrid ls --all`")
     }
 

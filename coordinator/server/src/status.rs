@@ -20,7 +20,9 @@ pub const NOT_BOOTSTRAPPED: &str = "NOT_BOOTSTRAPPED";
 
 /// The refusal as a status, with `ErrorInfo{reason, domain, metadata{hint, field}}` in its details.
 pub fn from_refusal(refusal: &Refusal) -> Status {
-    let message = if refusal.field.is_empty() || refusal.message.contains(&refusal.field) {
+    // A message that says what doesn't exist has named it already.
+    let missing = refusal.code == Code::NotFound as i32 && matches!(refusal.field.as_str(), "job_id" | "name");
+    let message = if missing || refusal.field.is_empty() || refusal.message.contains(&refusal.field) {
         refusal.message.clone()
     } else {
         format!("{}: {}", refusal.field, refusal.message)

@@ -18,6 +18,13 @@ impl World {
         }
         if self.clients[client].operation.is_none() {
             self.clients[client].begin(&self.known, &mut self.random, self.now_us);
+            // From the moment it is asked for: an answer that got lost doesn't undo it.
+            if let Some(call_request::Request::RetryJob(request)) =
+                self.clients[client].operation.as_ref().map(|operation| &operation.request)
+                && let Some(facts) = self.known.get_mut(&request.job_id)
+            {
+                facts.retried = true;
+            }
         }
         self.ask(client);
     }
@@ -114,14 +121,6 @@ impl World {
             }
             (call_request::Request::RetryJob(_), _) => self.figures.acknowledged += 1,
             _ => {}
-        }
-        // From the moment it is asked for: an answer that got lost doesn't undo it.
-        for one in &self.clients {
-            if let Some(call_request::Request::RetryJob(request)) = one.operation.as_ref().map(|one| &one.request)
-                && let Some(facts) = self.known.get_mut(&request.job_id)
-            {
-                facts.retried = true;
-            }
         }
     }
 
