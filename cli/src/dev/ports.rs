@@ -18,16 +18,24 @@ const S3: u16 = 2000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ports {
     base: u16,
+    /// What was asked for when they were found; 0 in the record of an older release.
+    #[serde(default)]
+    asked: u16,
 }
 
 impl Ports {
     /// The first ports at or above `base` that are free now.
     pub fn find(base: u16) -> Result<Self, Failure> {
         let last = base.saturating_add(STEP * STEPS).min(u16::MAX - S3);
-        let mut candidates = (base..=last).step_by(STEP.into()).map(|base| Self { base });
+        let mut candidates = (base..=last).step_by(STEP.into()).map(|found| Self { base: found, asked: base });
         candidates
             .find(|ports| ports.busy().is_none())
             .ok_or(Failure::NoPorts { from: base, to: last.saturating_add(S3) })
+    }
+
+    /// Whether they are what somebody gets who asks for `base`.
+    pub fn answer_to(&self, base: u16) -> bool {
+        [self.base, self.asked].contains(&base)
     }
 
     /// One that can't be bound now.
@@ -87,6 +95,8 @@ mod tests {
         assert!(first.busy().is_some());
         let second = Ports::find(first.base()).unwrap();
         assert!(second.base() > first.base());
+        assert!(second.answer_to(first.base()) && second.answer_to(second.base()));
+        assert!(!second.answer_to(first.base() - 1));
         assert_eq!(second.s3() - second.grpc("c1"), 2000);
         assert_eq!(second.peer("c3") - second.grpc("c1"), 102);
         drop(taken);

@@ -87,7 +87,7 @@ fn prepare(state: &State, args: &StartArgs) -> Result<Record, Failure> {
     let ports = match &before {
         None => Ports::find(args.port_base.unwrap_or(DEFAULT_BASE))?,
         Some(before) => {
-            if args.port_base.is_some_and(|base| base != before.ports.base()) {
+            if args.port_base.is_some_and(|base| !before.ports.answer_to(base)) {
                 return Err(Failure::OtherPorts { made: before.ports.base() });
             }
             if let Some(port) = before.ports.busy() {
