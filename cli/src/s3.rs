@@ -4,7 +4,7 @@ use std::{env, fmt, io::Write, os::unix::fs::PermissionsExt, path::Path};
 
 use aws_sdk_s3::{
     Client,
-    error::{DisplayErrorContext, ProvideErrorMetadata},
+    error::ProvideErrorMetadata,
     primitives::{ByteStream, Length},
     types::{CompletedMultipartUpload, CompletedPart},
 };
@@ -179,9 +179,15 @@ fn failure<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static>(
         Some(code @ ("AccessDenied" | "InvalidAccessKeyId" | "SignatureDoesNotMatch")) => {
             Failure::denied(format!("can't {what} {at}: {code}"))
         }
-        _ => Failure::local(format!("can't {what} {at}: {}", DisplayErrorContext(error)))
+        _ => Failure::local(format!("can't {what} {at}: {}", with_causes(error)))
             .hint("AWS_ENDPOINT_URL_S3, AWS_REGION and credentials come from the environment; `eval \"$(millgrid dev env)\"` sets them for a local grid"),
     }
+}
+
+/// An error and all its causes, in one line for people.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

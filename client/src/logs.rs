@@ -5,7 +5,7 @@ use proto::v1::{LogStream, ReadLogsRequest, ReadLogsResponse, job_service_client
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::Streaming;
 
-use crate::{Connection, Error, Grid, backoff::Pauses, error::Trouble};
+use crate::{Answer, Connection, Error, Grid, backoff::Pauses, error::Trouble};
 
 /// Some bytes of a task's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +59,8 @@ impl Logs {
     /// ([`Grid::until`]), else for ever.
     pub async fn next(&mut self) -> Result<Option<Piece>, Error> {
         let started = Instant::now();
+        // What a coordinator gave as the reason to ask again: better than none, should time run out.
+        let mut passing = None;
         loop {
             let deadline = self.grid.deadline();
             let request = self.resumed();
@@ -66,7 +68,7 @@ impl Logs {
                 Some(open) => open,
                 closed => {
                     self.narrowed = request.attempt != self.request.attempt;
-                    closed.insert(open(&self.grid, request).await?)
+                    closed.insert(open(&self.grid, request).await.map_err(|error| late(error, passing.take()))?)
                 }
             };
             let message = match deadline {
@@ -75,7 +77,7 @@ impl Logs {
                     Ok(message) => message,
                     Err(_) => {
                         let waited = started.elapsed();
-                        return Err(Error::TimedOut { waited, request_id: String::new() });
+                        return Err(late(Error::TimedOut { waited, request_id: String::new() }, passing));
                     }
                 },
             };
@@ -99,11 +101,11 @@ impl Logs {
                     continue;
                 }
                 Ok(None) => return Ok(None),
-                Err(status) => {
-                    if let Trouble::Final(answer) = Trouble::from_status(&status, "") {
-                        return Err(Error::Refused(answer));
-                    }
-                }
+                Err(status) => match Trouble::from_status(&status, "") {
+                    Trouble::Final(answer) => return Err(Error::Refused(answer)),
+                    Trouble::Passing(answer) => passing = Some(answer),
+                    Trouble::Transport(_) | Trouble::Identity(_) | Trouble::Silence => {}
+                },
             }
             self.grid.discard(connection).await;
             self.open = None;
@@ -174,6 +176,14 @@ enum Taken {
     Nothing,
     /// It begins behind bytes that are not known.
     Skipped,
+}
+
+/// The end of patience, with the reason if there was one.
+fn late(error: Error, passing: Option<Box<Answer>>) -> Error {
+    match (error, passing) {
+        (Error::TimedOut { waited, .. }, Some(answer)) => Error::Unavailable { waited, answer },
+        (error, _) => error,
+    }
 }
 
 async fn open(grid: &Grid, request: ReadLogsRequest) -> Result<(Connection, Streaming<ReadLogsResponse>), Error> {

@@ -48,7 +48,7 @@ enum Missing {
     #[error("no such object")]
     Absent,
     /// S3 says no, or nothing.
-    #[error("S3: {0}")]
+    #[error("the log can't be read from S3: {0}")]
     Refused(String),
 }
 
@@ -208,7 +208,7 @@ impl Stored {
         let object = answer.map_err(|error| match error.raw_response().map(|raw| raw.status().as_u16()) {
             // 416: shorter than asked for.
             Some(404 | 416) => Missing::Absent,
-            _ => Missing::Refused(aws_sdk_s3::error::DisplayErrorContext(&error).to_string()),
+            _ => Missing::Refused(with_causes(&error)),
         })?;
         let total = object.content_range().and_then(|text| text.rsplit_once('/')?.1.parse().ok());
         let read = object.body.collect().await.map_err(|error| Missing::Refused(error.to_string()))?;
@@ -238,4 +238,10 @@ async fn connect(endpoint: Option<String>) -> Client {
         config = config.endpoint_url(endpoint).force_path_style(true);
     }
     Client::from_conf(config.build())
+}
+
+/// An error and all its causes, in one line for people.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
