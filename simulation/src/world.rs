@@ -2,13 +2,14 @@
 
 mod calls;
 mod clients;
+mod members;
 mod workers;
 
 use std::collections::BTreeMap;
 
-use coordinator_core::{CallId, Input, Output};
-use proto::internal::{PeerMessage, call_response};
-use proto::v1::{AttemptKey, coordinator_message};
+use coordinator_core::{CallId, Input};
+use proto::internal::PeerMessage;
+use proto::v1::AttemptKey;
 use scheduler::State;
 use worker_core::{End, Key};
 
@@ -16,7 +17,7 @@ use crate::{
     call::{Calls, Down, Origin, Up},
     client::{Client, Known},
     figures::Figures,
-    member::{Member, Wish},
+    member::Member,
     network::{Network, Place},
     oracle::{Oracle, Violation},
     plant::Plant,
@@ -347,166 +348,6 @@ impl World {
                     self.oracle.violated("L1", "no leader 5 s after everything was healed".to_owned());
                 }
             }
-        }
-    }
-
-    fn runs(&self, member: usize, boot: u64) -> bool {
-        self.members[member].boot == boot && self.members[member].process.is_some()
-    }
-
-    fn member_of(&self, id: u64) -> Option<usize> {
-        self.members.iter().position(|member| member.id == id)
-    }
-
-    pub(crate) fn restart(&mut self, member: usize) {
-        if self.members[member].process.is_some() {
-            return;
-        }
-        if let Err(failure) = self.members[member].start(self.plant, &mut self.random, self.now_us) {
-            let detail = format!("member {} can't start after a crash: {failure}", self.members[member].id);
-            return self.oracle.violated("promise 1", detail);
-        }
-        let boot = self.members[member].boot;
-        let first_us = self.random.below(TICK_US);
-        self.after(first_us, Event::MemberTick { member, boot });
-        self.drive_member(member);
-    }
-
-    pub(crate) fn crash_member(&mut self, member: usize, power: bool) {
-        self.members[member].crash(power, &mut self.random);
-        // A process that dies closes its connections; a machine that does leaves them hanging.
-        let broken: Vec<CallId> = self
-            .calls
-            .by_id
-            .iter()
-            .filter(|(_, call)| call.front == member || call.leader == member)
-            .map(|(id, _)| *id)
-            .collect();
-        for call in broken {
-            self.break_call(call, !power);
-        }
-    }
-
-    /// Does everything that a member wants, until it wants nothing more.
-    pub(crate) fn drive_member(&mut self, member: usize) {
-        let wishes = self.members[member].drive(self.plant, self.now_us);
-        let (id, boot) = (self.members[member].id, self.members[member].boot);
-        for wish in wishes {
-            match wish {
-                Wish::Send(message) => self.send_peer(member, message),
-                Wish::SendSnapshot { message, content } => {
-                    let delay_us = 10_000 + self.random.skewed(500_000);
-                    self.after(delay_us, Event::SnapshotArrives { from: member, boot, message, content });
-                }
-                Wish::Sync => {
-                    let sync_us = 20 + self.random.skewed(self.members[member].sync_us);
-                    self.after(sync_us, Event::Synced { member, boot });
-                }
-                Wish::Store { index, term, state } => {
-                    let delay_us = 1_000 + self.random.skewed(500_000);
-                    self.after(delay_us, Event::Stored { member, boot, index, term, state });
-                }
-                Wish::Role { term, leading, leader } => self.role_changed(member, term, leading, leader),
-                Wish::Committed { index, term, data } => self.oracle_sees(index, term, &data),
-                Wish::Core(output) => self.core_output(member, output),
-            }
-        }
-        if let Some(process) = &self.members[member].process {
-            let (index, digest) = (process.core.applied_index(), process.core.state().digest());
-            self.oracle.digest(id, index, digest, &mut self.figures);
-        }
-    }
-
-    fn oracle_sees(&mut self, index: u64, term: u64, data: &bytes::Bytes) {
-        let held = self.oracle.leases_about_to_end(data);
-        self.oracle.committed(index, term, data, &mut self.figures);
-        for (session, keys) in held {
-            if self.oracle.state.session(session).is_none() {
-                for key in keys {
-                    let delay_us = self.random.skewed(10_000_000);
-                    self.after(delay_us, Event::Ghost { session, key });
-                }
-            }
-        }
-    }
-
-    fn role_changed(&mut self, member: usize, term: u64, leading: bool, leader: Option<u64>) {
-        let id = self.members[member].id;
-        if leading {
-            self.oracle.leads(term, id, &mut self.figures);
-        }
-        // A front closes what it relays to a leader that isn't one any more.
-        let leader = leader.and_then(|leader| self.member_of(leader));
-        if let Some(leader) = leader {
-            let stale: Vec<CallId> = self
-                .calls
-                .by_id
-                .iter()
-                .filter(|(_, call)| call.front == member && call.leader != leader && !call.broken)
-                .map(|(id, _)| *id)
-                .collect();
-            for call in stale {
-                self.hang_up(call);
-                self.break_call(call, true);
-            }
-        }
-    }
-
-    fn send_peer(&mut self, from: usize, message: PeerMessage) {
-        let Some(to) = self.member_of(message.to) else { return };
-        if !self.network.reaches(Place::Member(from), Place::Member(to))
-            || self.random.chance(self.network.loss_permille)
-        {
-            let unreachable = replication::Input::Unreachable { to: message.to };
-            if self.random.chance(300) {
-                self.members[from].tell_replica(unreachable);
-            }
-            return;
-        }
-        let order = self.peer_order.get(&(from, to)).copied().unwrap_or(0);
-        let at_us = (self.now_us + self.network.delay(&mut self.random)).max(order + 1);
-        self.peer_order.insert((from, to), at_us);
-        if self.random.chance(self.network.repeat_permille) {
-            self.at(at_us, Event::Peer { to, message: message.clone() });
-        }
-        self.at(at_us, Event::Peer { to, message });
-    }
-
-    fn core_output(&mut self, member: usize, output: Output) {
-        match output {
-            Output::Respond { call, response } => {
-                self.check_renewal(member, call, &response);
-                self.send_down(call, Down::Response(response));
-            }
-            Output::Finish { call, result } => self.send_down(call, Down::Finish(result)),
-            Output::Halt { reason } => self.oracle.violated("I8", format!("a replica stopped: {reason}")),
-            _ => {}
-        }
-    }
-
-    /// A renewal may be answered only by a leader that nobody had replaced when it arrived.
-    fn check_renewal(&mut self, member: usize, call: CallId, response: &call_response::Response) {
-        let call_response::Response::Coordinator(message) = response else { return };
-        let Some(coordinator_message::Message::Renewed(renewed)) = &message.message else { return };
-        let Some(arrived_us) = self.calls.by_id.get_mut(&call).and_then(|call| call.renewals.remove(&renewed.nonce))
-        else {
-            return;
-        };
-        let term = |member: &Member| member.process.as_ref().map(|process| process.replica.status().term);
-        let mine = term(&self.members[member]);
-        let newer = self.members.iter().find(|other| {
-            other.process.as_ref().is_some_and(|process| {
-                process.core.leads()
-                    && term(other) > mine
-                    && process.led_since_us.is_some_and(|since| since < arrived_us)
-            })
-        });
-        if let Some(newer) = newer {
-            let detail = format!(
-                "member {} answered a renewal that arrived after member {} had taken over",
-                self.members[member].id, newer.id
-            );
-            self.oracle.violated("L3", detail);
         }
     }
 
