@@ -68,7 +68,9 @@ impl Printer {
         self.bytes(stream, data)?;
         if lost_bytes > 0 {
             let name = if stream == LogStream::Stdout { "stdout" } else { "stderr" };
-            terminal::note(self.selection.quiet, &format!("{lost_bytes} bytes of {name} died with their worker"));
+            let task = self.prefix.as_deref().unwrap_or_default();
+            let note = format!("{task}{lost_bytes} bytes of {name} died with their worker");
+            terminal::note(self.selection.quiet, &note);
         }
         Ok(())
     }
