@@ -206,14 +206,14 @@ impl Core {
     ) -> Result<(), Refusal> {
         let id = std::mem::take(&mut request.request_id);
         let stamp = stamp(caller, id, &request);
-        let command = DrainWorker { request: Some(stamp), worker: request.name, reason: request.reason };
+        let command = DrainWorker { request: Some(stamp), worker: request.name, reason: request.reason, session: 0 };
         self.propose_for(Command::DrainWorker(command), Waiter::Drain(call))
     }
 
     /// An applied command's outcome goes to whoever waits for it.
     pub(crate) fn decided(&mut self, waiter: Waiter, outcome: Result<Outcome, Rejection>) {
         match waiter {
-            Waiter::Nobody | Waiter::Expiry(_) => {}
+            Waiter::Nobody | Waiter::Expiry(_) | Waiter::Reclaim(_) => {}
             Waiter::Plan => self.planning.settled(),
             Waiter::OpenSession(call) => self.session_opened(call, outcome),
             Waiter::Resume(call) => self.session_resumed(call),
@@ -272,6 +272,7 @@ impl Core {
         match waiter {
             Waiter::Nobody | Waiter::Renewal { .. } => {}
             Waiter::Expiry(session) => self.expiry_lost(session),
+            Waiter::Reclaim(session) => self.reclaim_lost(session),
             Waiter::Plan => self.planning.dropped(self.now_ms),
             Waiter::Job(call)
             | Waiter::Jobs(call)

@@ -8,7 +8,10 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,8 @@ const LARGE: u64 = 256 << 10;
 const BUNDLE_LEN: u64 = 4 << 20;
 /// or when so much time has passed since its first log.
 const BUNDLE_AGE: Duration = Duration::from_secs(1);
+/// The same once the machine is about to be taken back.
+const HURRIED_AGE: Duration = Duration::from_millis(100);
 /// Uploads under way at once.
 const MAX_UPLOADS: usize = 4;
 /// Between two tries: doubling, from and to.
@@ -46,6 +51,7 @@ struct Inner {
     runtime: Handle,
     uploads: Semaphore,
     uploaded: mpsc::UnboundedSender<AttemptKey>,
+    hurried: AtomicBool,
     open: Mutex<Open>,
 }
 
@@ -75,6 +81,7 @@ impl LogUploads {
             runtime: Handle::current(),
             uploads: Semaphore::new(MAX_UPLOADS),
             uploaded,
+            hurried: AtomicBool::new(false),
             open: Mutex::new(open),
         };
         (LogUploads { inner: Arc::new(inner) }, receiver)
@@ -98,6 +105,13 @@ impl LogUploads {
         self.inner.bundle(&self.inner, spools, length)
     }
 
+    /// From now on no bundle waits long for company: the machine is about to be taken back.
+    pub fn hurry(&self) {
+        self.inner.hurried.store(true, Ordering::Relaxed);
+        let number = self.inner.open.lock().unwrap_or_else(PoisonError::into_inner).number;
+        self.inner.clone().close(number);
+    }
+
     fn start_alone(&self, spools: Spools) {
         let inner = self.inner.clone();
         self.inner.runtime.spawn(async move { inner.upload_alone(spools).await });
@@ -110,8 +124,9 @@ impl Inner {
         let number = open.number;
         if open.spools.is_empty() {
             let inner = shared.clone();
+            let age = if self.hurried.load(Ordering::Relaxed) { HURRIED_AGE } else { BUNDLE_AGE };
             self.runtime.spawn(async move {
-                tokio::time::sleep(BUNDLE_AGE).await;
+                tokio::time::sleep(age).await;
                 inner.close(number);
             });
         }
@@ -129,7 +144,7 @@ impl Inner {
     fn close(self: Arc<Self>, number: u32) {
         let spools = {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            if open.number != number {
+            if open.number != number || open.spools.is_empty() {
                 return;
             }
             open.number = open.numbers.next();
