@@ -301,7 +301,7 @@ impl Core {
             Asked::GetJob(request) => self.get_job(caller, &request).map(Response::Job),
             Asked::ListJobs(request) => list_jobs(&self.state, caller, request).map(Response::ListJobs),
             Asked::ListTasks(request) => list_tasks(&self.state, &request).map(Response::ListTasks),
-            Asked::ListOutputs(request) => list_outputs(&self.state, &request).map(Response::ListOutputs),
+            Asked::ListOutputs(request) => list_outputs(&self.state, &self.settings.grid_prefix, &request).map(Response::ListOutputs),
             Asked::ExplainJob(request) => self.explain(&request).map(Response::Explanation),
             Asked::GetQueue(request) => {
                 let hint = "see the queues with `millgrid queue ls`";
@@ -433,7 +433,11 @@ fn list_tasks(state: &State, request: &v1::ListTasksRequest) -> Result<v1::ListT
     Ok(v1::ListTasksResponse { tasks, next_page_token: token(next) })
 }
 
-fn list_outputs(state: &State, request: &v1::ListOutputsRequest) -> Result<v1::ListOutputsResponse, Refusal> {
+fn list_outputs(
+    state: &State,
+    grid_prefix: &str,
+    request: &v1::ListOutputsRequest,
+) -> Result<v1::ListOutputsResponse, Refusal> {
     let missing = || refusal::job_not_found(request.job_id);
     let ranges = state.ranges(request.job_id).ok_or_else(missing)?;
     let selection =
@@ -442,13 +446,17 @@ fn list_outputs(state: &State, request: &v1::ListOutputsRequest) -> Result<v1::L
     let limit = page_size(request.page_size, limits::PAGE_SIZE);
     let succeeded = [v1::TaskState::Succeeded];
     let (tasks, next) = state.tasks(request.job_id, &selection, &succeeded, false, from, limit).ok_or_else(missing)?;
-    let mut objects = Vec::new();
+    let (mut objects, mut stored) = (Vec::new(), Vec::new());
     for task in tasks {
         let ordinal = proto::ranges::ordinal_of(ranges, task.index);
         let Some((attempt, manifest, etags)) = ordinal.and_then(|ordinal| state.published(request.job_id, ordinal))
         else {
             continue;
         };
+        if !manifest.hash.is_empty() {
+            stored.push(stored_manifest(&task, attempt, &manifest, &etags, grid_prefix));
+            continue;
+        }
         for (position, entry) in manifest.entries.into_iter().enumerate() {
             objects.push(v1::OutputObject {
                 index: task.index,
@@ -460,7 +468,29 @@ fn list_outputs(state: &State, request: &v1::ListOutputsRequest) -> Result<v1::L
             });
         }
     }
-    Ok(v1::ListOutputsResponse { objects, next_page_token: token(next) })
+    Ok(v1::ListOutputsResponse { objects, next_page_token: token(next), stored })
+}
+
+/// Where the manifest of a task is, and the ETags of what it names.
+fn stored_manifest(
+    task: &v1::Task,
+    attempt: u32,
+    manifest: &v1::Manifest,
+    etags: &[String],
+    grid_prefix: &str,
+) -> v1::StoredManifest {
+    let url = |hash: &blake3::Hash| format!("{grid_prefix}manifests/{}", hash.to_hex());
+    let hash = blake3::Hash::from_slice(&manifest.hash).ok();
+    let etags_hash = etags.first().and_then(|text| blake3::Hash::from_hex(text).ok());
+    v1::StoredManifest {
+        index: task.index,
+        attempt,
+        entry_count: manifest.entry_count,
+        url: hash.as_ref().map(url).unwrap_or_default(),
+        hash: manifest.hash.clone(),
+        etags_url: etags_hash.as_ref().map(url).unwrap_or_default(),
+        etags_hash: etags_hash.map(|hash| Bytes::copy_from_slice(hash.as_bytes())).unwrap_or_default(),
+    }
 }
 
 fn list_workers(state: &State, request: &v1::ListWorkersRequest) -> v1::ListWorkersResponse {
