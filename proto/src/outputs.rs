@@ -6,7 +6,11 @@ use crate::v1::{Manifest, OutputObject, Published, StoredManifest};
 
 /// The objects that a stored manifest tells of. Whoever calls has compared `manifest` and `etags` with their hashes;
 /// without `etags` the objects are not pinned to a version.
-pub fn objects(stored: &StoredManifest, manifest: &[u8], etags: Option<&[u8]>) -> Result<Vec<OutputObject>, DecodeError> {
+pub fn objects(
+    stored: &StoredManifest,
+    manifest: &[u8],
+    etags: Option<&[u8]>,
+) -> Result<Vec<OutputObject>, DecodeError> {
     let manifest = Manifest::decode(manifest)?;
     let mut etags = etags.map(Published::decode).transpose()?.unwrap_or_default().etags.into_iter();
     let object = |entry: crate::v1::ManifestEntry| OutputObject {

@@ -301,7 +301,9 @@ impl Core {
             Asked::GetJob(request) => self.get_job(caller, &request).map(Response::Job),
             Asked::ListJobs(request) => list_jobs(&self.state, caller, request).map(Response::ListJobs),
             Asked::ListTasks(request) => list_tasks(&self.state, &request).map(Response::ListTasks),
-            Asked::ListOutputs(request) => list_outputs(&self.state, &self.settings.grid_prefix, &request).map(Response::ListOutputs),
+            Asked::ListOutputs(request) => {
+                list_outputs(&self.state, &self.settings.grid_prefix, &request).map(Response::ListOutputs)
+            }
             Asked::ExplainJob(request) => self.explain(&request).map(Response::Explanation),
             Asked::GetQueue(request) => {
                 let hint = "see the queues with `millgrid queue ls`";

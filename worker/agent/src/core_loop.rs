@@ -35,7 +35,10 @@ use crate::{
     record::{Logs, Memo, Record},
     spools::Spools,
     spot,
-    stage::{self, ResolvedOutput, Stage, UploadLabels, logs::LogUploads},
+    stage::{
+        self, ResolvedOutput, Stage, UploadLabels,
+        logs::{self, LeftLog, Leftover, LogUploads},
+    },
     standing::Grounds,
     stream::Stream,
     sweeper::{STDERR, STDOUT, Sweeper, WORK},
@@ -88,6 +91,10 @@ struct Agent {
     grounds: Grounds,
     /// Of the present session, once its grounds are known.
     uploads: Option<LogUploads>,
+    /// Logs that an agent before this one has promised and not stored; taken when the uploads begin.
+    leftovers: Vec<Leftover>,
+    /// Those of them whose attempts this agent hasn't met yet, with their bundles.
+    left: BTreeMap<Key, (u32, LeftLog)>,
     /// The newest notice: when the machine is taken back, in milliseconds since the Unix epoch.
     reclaim_ms: Option<i64>,
     /// It is time to go.
@@ -108,7 +115,14 @@ pub async fn run(config: Config, staging: Handle) -> anyhow::Result<()> {
         region: config.s3_region.clone(),
         cache_dir: config.state_dir.join("cache"),
     };
+    let leftovers = logs::leftovers(&settings.cache_dir);
+    let in_bundle = |leftover: &Leftover| {
+        let bundle = leftover.bundle;
+        leftover.logs.iter().map(move |log| (Key::from(log.key), (bundle, *log))).collect::<Vec<_>>()
+    };
     let mut agent = Agent {
+        left: leftovers.iter().flat_map(in_bundle).collect(),
+        leftovers,
         stage: Stage::new(settings).await.context("can't prepare staging")?,
         blobs: Blobs::new(Arc::clone(&grid)),
         grounds: Grounds::read(&config.state_dir),
@@ -449,6 +463,10 @@ impl Agent {
         if self.reclaim_ms.is_some() {
             uploads.hurry();
         }
+        uploads.resume(std::mem::take(&mut self.leftovers), |key| {
+            let directory = self.spools.directory(key.into());
+            (directory.join(STDOUT), directory.join(STDERR))
+        });
         self.uploads = Some(uploads);
         let events = self.events.clone();
         self.staging.spawn(async move {
@@ -570,11 +588,34 @@ impl Agent {
             let directory = self.spools.directory(key);
             self.records.entry(key).or_insert_with(|| Record::new(directory, memo));
             self.spools.open(key);
-            let exit = process.exited.map(|exited| self.measured(key, keeper::exit(exited)));
+            let left = self.take_left(key);
+            let mut exit = process.exited.map(|exited| self.measured(key, keeper::exit(exited)));
+            if let (Some(exit), Some(left)) = (&mut exit, left) {
+                // What was promised is what is uploaded.
+                (exit.stdout_bytes, exit.stderr_bytes) = (left.stdout, left.stderr);
+            }
             processes.push(Adopted { exit, ..adopted });
         }
+        self.keep_left();
         self.sweep_leftovers();
         self.step(Input::KeeperConnected { standing, processes });
+    }
+
+    /// An attempt whose end may have been told of already: its logs are where they were promised to be.
+    fn take_left(&mut self, key: Key) -> Option<LeftLog> {
+        let (bundle, left) = self.left.remove(&key)?;
+        if let Some(record) = self.records.get_mut(&key) {
+            (record.logs, record.bundle) = (Logs::Leaving, bundle);
+        }
+        Some(left)
+    }
+
+    /// Attempts whose ends were acknowledged, and whose logs are still on their way.
+    fn keep_left(&mut self) {
+        for key in std::mem::take(&mut self.left).into_keys() {
+            self.spools.close(key);
+            self.lingering.insert(key, self.spools.directory(key));
+        }
     }
 
     /// Deletes what attempts left that nobody knows any more.

@@ -73,8 +73,7 @@ impl Attempts {
     pub(crate) fn take_unstarted(&mut self) -> Vec<Key> {
         self.waiting.clear();
         self.ahead.clear();
-        let unstarted =
-            |attempt: &Attempt| matches!(attempt.stage, Stage::Waiting { .. } | Stage::Preparing { .. });
+        let unstarted = |attempt: &Attempt| matches!(attempt.stage, Stage::Waiting { .. } | Stage::Preparing { .. });
         self.all.iter().filter(|(_, attempt)| unstarted(attempt)).map(|(key, _)| *key).collect()
     }
 
