@@ -13,13 +13,14 @@ mod process;
 mod record;
 mod s3_server;
 mod settings;
+mod spot;
 mod start;
 mod state;
 mod status;
 mod stop;
 mod tree;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Subcommand};
 
@@ -102,6 +103,20 @@ enum Command {
     Pause(ProcessArgs),
     /// Undo a pause (SIGCONT)
     Resume(ProcessArgs),
+    /// Give a worker the notice that its machine is taken back, as EC2 does with a spot instance
+    ///
+    /// The worker gets no further tasks and returns those it hasn't started. What runs goes on, gets SIGTERM 30 s and
+    /// a margin before the end, then SIGKILL, and runs again on another worker at no cost to its retries. At the end
+    /// of the notice the worker is gone, with its keeper; `dev restart NAME` brings another.
+    Spot {
+        /// worker-1, ...
+        name: String,
+        /// How long the machine still lives; a short notice cuts the grace
+        #[arg(long, value_name = "TIME", default_value = "120s", value_parser = spot::parse_notice)]
+        notice: Duration,
+        #[command(flatten)]
+        state: StateArgs,
+    },
     /// Serve a folder as S3
     #[command(hide = true)]
     S3Server(s3_server::ServerArgs),
@@ -149,6 +164,7 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Restart(process) => control::restart(&State::existing(process.state.state)?, &process.name).await,
         Command::Pause(process) => control::pause(&State::existing(process.state.state)?, &process.name).await,
         Command::Resume(process) => control::resume(&State::existing(process.state.state)?, &process.name).await,
+        Command::Spot { name, notice, state } => spot::give(&State::existing(state.state)?, &name, notice),
         Command::S3Server(server) => s3_server::run(server).await,
     }
 }

@@ -154,6 +154,14 @@ impl Store {
         Ok(())
     }
 
+    /// A small object, whole.
+    pub async fn read(&self, from: &Location) -> Result<Vec<u8>, Failure> {
+        let got = self.client.get_object().bucket(&from.bucket).key(&from.key).send().await;
+        let got = got.map_err(|error| failure(&error, "read", from))?;
+        let body = got.body.collect().await.map_err(|error| Failure::local(format!("can't read {from}: {error}")))?;
+        Ok(body.to_vec())
+    }
+
     /// All objects below a prefix.
     pub async fn list(&self, prefix: &Location) -> Result<Vec<Location>, Failure> {
         let list = self.client.list_objects_v2().bucket(&prefix.bucket).prefix(&prefix.key);

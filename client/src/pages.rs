@@ -45,14 +45,18 @@ impl Jobs<'_> {
         }
     }
 
-    /// All objects that a job published.
-    pub async fn all_outputs(self, mut request: v1::ListOutputsRequest) -> Result<Vec<v1::OutputObject>, Error> {
-        let mut objects = Vec::new();
+    /// All objects that a job published, and where the manifests are that are too long to be listed.
+    pub async fn all_outputs(
+        self,
+        mut request: v1::ListOutputsRequest,
+    ) -> Result<(Vec<v1::OutputObject>, Vec<v1::StoredManifest>), Error> {
+        let (mut objects, mut stored) = (Vec::new(), Vec::new());
         loop {
             let page = self.list_outputs(request.clone()).await?;
             objects.extend(page.objects);
+            stored.extend(page.stored);
             if page.next_page_token.is_empty() {
-                return Ok(objects);
+                return Ok((objects, stored));
             }
             request.page_token = page.next_page_token;
         }

@@ -5,6 +5,7 @@
 //! feature `grpc`).
 
 pub mod entry;
+pub mod outputs;
 pub mod ranges;
 pub mod template;
 

@@ -21,6 +21,10 @@ pub enum Failure {
     Keeper(String),
     #[error("`{0}` has no agent; --agent-only is for workers")]
     NotWorker(String),
+    #[error("there is no worker `{name}`; there are {known}")]
+    NoWorker { name: String, known: String },
+    #[error("`{0}` is no worker; the notice of a spot reclaim is for {1}")]
+    NotReclaimable(String, String),
     #[error("`{0}` doesn't run; start it with `millgrid dev restart {0}`")]
     Dead(String),
     #[error("there is no leader now")]
@@ -66,8 +70,8 @@ impl Failure {
     /// As the table of interfaces, section 2.
     pub fn exit_code(&self) -> i32 {
         match self {
-            Self::ForeignFolder(_) | Self::Keeper(_) | Self::NotWorker(_) => 2,
-            Self::NoState(_) | Self::NoProcess { .. } => 3,
+            Self::ForeignFolder(_) | Self::Keeper(_) | Self::NotWorker(_) | Self::NotReclaimable(..) => 2,
+            Self::NoState(_) | Self::NoProcess { .. } | Self::NoWorker { .. } => 3,
             Self::NoLeader | Self::Busy(_) | Self::TooLate { .. } => 5,
             Self::Running(_) | Self::KeptState(_) | Self::OtherPorts { .. } | Self::Dead(_) => 6,
             Self::Interrupted => 130,

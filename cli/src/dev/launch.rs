@@ -14,7 +14,9 @@ use super::{
     process::ProcessId,
     record::{Kind, Member, Record},
     settings::REGION,
+    spot,
     state::State,
+    tree,
 };
 
 /// Of a log, what is shown when its process ended.
@@ -42,6 +44,10 @@ pub fn start(state: &State, record: &Record, member: &Member) -> Result<Started,
         }
         Kind::Keeper => return Err(Failure::Keeper(name.clone())),
     };
+    if member.kind == Kind::Worker && tree::keeper(&state.disk(name)).is_none() {
+        // With the keeper gone this is another machine, of which nobody has said that it goes.
+        spot::withdraw(&state.disk(name))?;
+    }
     let log = state.log(name);
     let output = OpenOptions::new().create(true).append(true).open(&log).map_err(Failure::file("write", &log))?;
     let copy = output.try_clone().map_err(Failure::file("write", &log))?;

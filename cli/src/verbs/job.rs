@@ -1,12 +1,13 @@
 //! `millgrid job`
 
-use proto::v1::{HoldJobRequest, ListOutputsRequest, OutputObject, ReleaseJobRequest};
+use proto::v1::{HoldJobRequest, ListOutputsRequest, OutputObject, ReleaseJobRequest, StoredManifest};
 use serde::Serialize;
 
 use crate::{
     failure::Failure,
     globals::Format,
     grammar::selector::Selector,
+    s3::{Location, Store},
     scope::{self, Scope},
     view::{self, Row},
 };
@@ -126,7 +127,15 @@ async fn outputs(jobs: Jobs, grid: &client::Grid, scope: &Scope) -> Result<u8, F
     for selector in &jobs.selectors {
         let job_id = scope::job_id(grid, selector.job).await?;
         let request = ListOutputsRequest { job_id, ranges: selector.tasks.clone(), ..ListOutputsRequest::default() };
-        let objects = grid.jobs().all_outputs(request).await?;
+        let (mut objects, stored) = grid.jobs().all_outputs(request).await?;
+        if !stored.is_empty() {
+            let store = Store::connect(scope.config.dev).await;
+            for manifest in &stored {
+                objects.extend(read_manifest(&store, manifest).await?);
+            }
+            // In the order of the array; those of one task stay as they were found.
+            objects.sort_by_key(|object| object.index);
+        }
         rows.extend(objects.into_iter().map(|object| Object::new(job_id, object)));
     }
     if rows.is_empty() && matches!(scope.output.format(), Format::Table | Format::Wide) {
@@ -135,4 +144,26 @@ async fn outputs(jobs: Jobs, grid: &client::Grid, scope: &Scope) -> Result<u8, F
     }
     scope.output.rows(&rows)?;
     Ok(0)
+}
+
+/// The objects of a task that published so many that their list is on S3.
+async fn read_manifest(store: &Store, stored: &StoredManifest) -> Result<Vec<OutputObject>, Failure> {
+    let manifest = read_by_hash(store, &stored.url, &stored.hash).await?;
+    let etags = match stored.etags_url.is_empty() {
+        true => None,
+        false => Some(read_by_hash(store, &stored.etags_url, &stored.etags_hash).await?),
+    };
+    proto::outputs::objects(stored, &manifest, etags.as_deref())
+        .map_err(|error| Failure::local(format!("{} is no manifest: {error}", stored.url)))
+}
+
+async fn read_by_hash(store: &Store, url: &str, hash: &[u8]) -> Result<Vec<u8>, Failure> {
+    let Some(location) = Location::parse(url)? else {
+        return Err(Failure::local(format!("`{url}` is not on S3")));
+    };
+    let content = store.read(&location).await?;
+    if blake3::hash(&content).as_bytes() != hash {
+        return Err(Failure::local(format!("{url} is damaged: its content is not what its hash says")));
+    }
+    Ok(content)
 }

@@ -68,9 +68,9 @@ pub fn memory(mib: u64) -> String {
 
 impl Row for Worker {
     fn headers(wide: bool) -> Vec<&'static str> {
-        let mut headers = vec!["NAME", "POOL", "STATE", "CPUS FREE", "MEMORY FREE", "RUNNING", "JOINED"];
+        let mut headers = vec!["NAME", "POOL", "STATE", "CPUS FREE", "MEMORY FREE", "RUNNING", "JOINED", "REASON"];
         if wide {
-            headers.extend(["GPUS FREE", "SCRATCH FREE", "LABELS", "SINCE", "REASON"]);
+            headers.extend(["GPUS FREE", "SCRATCH FREE", "LABELS", "SINCE"]);
         }
         headers
     }
@@ -85,6 +85,7 @@ impl Row for Worker {
             format!("{}/{}", memory(free.memory_mib), memory(capacity.memory_mib)),
             self.running.to_string(),
             format!("{} ago", age(self.join_time)),
+            or_dash(self.reason.as_ref()),
         ];
         if wide {
             cells.extend([
@@ -92,7 +93,6 @@ impl Row for Worker {
                 format!("{}G/{}G", free.scratch_gib, capacity.scratch_gib),
                 pairs(&self.labels),
                 local(self.join_time),
-                or_dash(self.reason.as_ref()),
             ]);
         }
         cells

@@ -206,14 +206,14 @@ impl Core {
     ) -> Result<(), Refusal> {
         let id = std::mem::take(&mut request.request_id);
         let stamp = stamp(caller, id, &request);
-        let command = DrainWorker { request: Some(stamp), worker: request.name, reason: request.reason };
+        let command = DrainWorker { request: Some(stamp), worker: request.name, reason: request.reason, session: 0 };
         self.propose_for(Command::DrainWorker(command), Waiter::Drain(call))
     }
 
     /// An applied command's outcome goes to whoever waits for it.
     pub(crate) fn decided(&mut self, waiter: Waiter, outcome: Result<Outcome, Rejection>) {
         match waiter {
-            Waiter::Nobody | Waiter::Expiry(_) => {}
+            Waiter::Nobody | Waiter::Expiry(_) | Waiter::Reclaim(_) => {}
             Waiter::Plan => self.planning.settled(),
             Waiter::OpenSession(call) => self.session_opened(call, outcome),
             Waiter::Resume(call) => self.session_resumed(call),
@@ -272,6 +272,7 @@ impl Core {
         match waiter {
             Waiter::Nobody | Waiter::Renewal { .. } => {}
             Waiter::Expiry(session) => self.expiry_lost(session),
+            Waiter::Reclaim(session) => self.reclaim_lost(session),
             Waiter::Plan => self.planning.dropped(self.now_ms),
             Waiter::Job(call)
             | Waiter::Jobs(call)
@@ -300,7 +301,9 @@ impl Core {
             Asked::GetJob(request) => self.get_job(caller, &request).map(Response::Job),
             Asked::ListJobs(request) => list_jobs(&self.state, caller, request).map(Response::ListJobs),
             Asked::ListTasks(request) => list_tasks(&self.state, &request).map(Response::ListTasks),
-            Asked::ListOutputs(request) => list_outputs(&self.state, &request).map(Response::ListOutputs),
+            Asked::ListOutputs(request) => {
+                list_outputs(&self.state, &self.settings.grid_prefix, &request).map(Response::ListOutputs)
+            }
             Asked::ExplainJob(request) => self.explain(&request).map(Response::Explanation),
             Asked::GetQueue(request) => {
                 let hint = "see the queues with `millgrid queue ls`";
@@ -432,7 +435,11 @@ fn list_tasks(state: &State, request: &v1::ListTasksRequest) -> Result<v1::ListT
     Ok(v1::ListTasksResponse { tasks, next_page_token: token(next) })
 }
 
-fn list_outputs(state: &State, request: &v1::ListOutputsRequest) -> Result<v1::ListOutputsResponse, Refusal> {
+fn list_outputs(
+    state: &State,
+    grid_prefix: &str,
+    request: &v1::ListOutputsRequest,
+) -> Result<v1::ListOutputsResponse, Refusal> {
     let missing = || refusal::job_not_found(request.job_id);
     let ranges = state.ranges(request.job_id).ok_or_else(missing)?;
     let selection =
@@ -441,13 +448,17 @@ fn list_outputs(state: &State, request: &v1::ListOutputsRequest) -> Result<v1::L
     let limit = page_size(request.page_size, limits::PAGE_SIZE);
     let succeeded = [v1::TaskState::Succeeded];
     let (tasks, next) = state.tasks(request.job_id, &selection, &succeeded, false, from, limit).ok_or_else(missing)?;
-    let mut objects = Vec::new();
+    let (mut objects, mut stored) = (Vec::new(), Vec::new());
     for task in tasks {
         let ordinal = proto::ranges::ordinal_of(ranges, task.index);
         let Some((attempt, manifest, etags)) = ordinal.and_then(|ordinal| state.published(request.job_id, ordinal))
         else {
             continue;
         };
+        if !manifest.hash.is_empty() {
+            stored.push(stored_manifest(&task, attempt, &manifest, &etags, grid_prefix));
+            continue;
+        }
         for (position, entry) in manifest.entries.into_iter().enumerate() {
             objects.push(v1::OutputObject {
                 index: task.index,
@@ -459,7 +470,29 @@ fn list_outputs(state: &State, request: &v1::ListOutputsRequest) -> Result<v1::L
             });
         }
     }
-    Ok(v1::ListOutputsResponse { objects, next_page_token: token(next) })
+    Ok(v1::ListOutputsResponse { objects, next_page_token: token(next), stored })
+}
+
+/// Where the manifest of a task is, and the ETags of what it names.
+fn stored_manifest(
+    task: &v1::Task,
+    attempt: u32,
+    manifest: &v1::Manifest,
+    etags: &[String],
+    grid_prefix: &str,
+) -> v1::StoredManifest {
+    let url = |hash: &blake3::Hash| format!("{grid_prefix}manifests/{}", hash.to_hex());
+    let hash = blake3::Hash::from_slice(&manifest.hash).ok();
+    let etags_hash = etags.first().and_then(|text| blake3::Hash::from_hex(text).ok());
+    v1::StoredManifest {
+        index: task.index,
+        attempt,
+        entry_count: manifest.entry_count,
+        url: hash.as_ref().map(url).unwrap_or_default(),
+        hash: manifest.hash.clone(),
+        etags_url: etags_hash.as_ref().map(url).unwrap_or_default(),
+        etags_hash: etags_hash.map(|hash| Bytes::copy_from_slice(hash.as_bytes())).unwrap_or_default(),
+    }
 }
 
 fn list_workers(state: &State, request: &v1::ListWorkersRequest) -> v1::ListWorkersResponse {

@@ -37,6 +37,8 @@ pub(crate) enum Waiter {
     },
     /// This session is to end.
     Expiry(u64),
+    /// This session is to drain: its machine is taken back.
+    Reclaim(u64),
     Plan,
 }
 

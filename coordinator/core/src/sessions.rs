@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proto::internal::{ExpireSession, NoteSilence, OpenSession, WorkerReport, command::Command};
+use proto::internal::{DrainWorker, ExpireSession, NoteSilence, OpenSession, WorkerReport, command::Command};
 use proto::v1::{
     self, Acknowledged, AttemptKey, Renewed, SessionEnded, SessionOpened, WorkerMessage, acknowledged,
     coordinator_message::Message, worker_message,
@@ -23,6 +23,9 @@ use crate::{
     reads::Reader,
     refusal::{self, invalid},
 };
+
+/// Shown with a worker whose machine is taken back.
+const RECLAIM_REASON: &str = "spot reclaim: its machine is being taken back";
 
 /// What this leader knows of all sessions. It dies with leadership.
 #[derive(Debug, Default)]
@@ -46,6 +49,8 @@ struct Standing {
     silent_ms: u64,
     expiring: bool,
     noting: bool,
+    /// Its drain is proposed, or in the state: its machine is taken back.
+    reclaiming: bool,
     attached: Option<Attached>,
 }
 
@@ -82,6 +87,7 @@ impl Sessions {
             silent_ms: now_ms + settings.silent_after_ms,
             expiring: false,
             noting: false,
+            reclaiming: false,
             attached: None,
         };
         let standings = state.sessions().map(|session| (session.id, standing())).collect();
@@ -113,6 +119,7 @@ impl Sessions {
             silent_ms: now_ms,
             expiring: false,
             noting: false,
+            reclaiming: false,
             attached: None,
         };
         self.standings.insert(session, standing);
@@ -177,6 +184,10 @@ impl Core {
                 self.proposals.push_urgent(Command::WorkerReport(report), Waiter::Report { call });
             }
             (Stream::Attached { .. }, Some(worker_message::Message::LogData(data))) => self.log_data(call, data),
+            (Stream::Attached { session }, Some(worker_message::Message::SpotNotice(_))) => {
+                let session = *session;
+                self.reclaimed(session);
+            }
             // What an older connection still says is void.
             (Stream::Opening { .. }, _) => {}
             (Stream::New { .. }, _) => {
@@ -384,6 +395,27 @@ impl Core {
     pub(crate) fn expiry_lost(&mut self, session: u64) {
         if let Some(standing) = self.sessions.standings.get_mut(&session) {
             standing.expiring = false;
+        }
+    }
+
+    /// A worker says that its machine is taken back: it drains. The worker repeats it, so that a leader needs to
+    /// remember no more than that it has proposed it.
+    fn reclaimed(&mut self, session: u64) {
+        let (Some(view), Some(standing)) = (self.state.session(session), self.sessions.standings.get_mut(&session))
+        else {
+            return;
+        };
+        if !std::mem::replace(&mut standing.reclaiming, true) {
+            let reason = RECLAIM_REASON.to_owned();
+            let drain = DrainWorker { request: None, worker: view.worker, reason, session };
+            self.proposals.push_urgent(Command::DrainWorker(drain), Waiter::Reclaim(session));
+        }
+    }
+
+    /// The entry that was to drain a session will never be applied: the next repeat proposes it again.
+    pub(crate) fn reclaim_lost(&mut self, session: u64) {
+        if let Some(standing) = self.sessions.standings.get_mut(&session) {
+            standing.reclaiming = false;
         }
     }
 

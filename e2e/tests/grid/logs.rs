@@ -102,6 +102,33 @@ fn logs_outlive_their_worker() {
     assert_eq!(read(large.to_string()).ok().stdout.lines().count(), 100_000);
 }
 
+#[test]
+fn a_log_that_a_killed_agent_had_not_stored_yet_is_stored_by_the_next() {
+    let grid = Grid::start(Options { workers: 1, ..Options::default() });
+    let stored = |text: &str| {
+        let files = walk(&grid.object(".millgrid/logs"));
+        let holds = |content: Vec<u8>| String::from_utf8_lossy(&content).contains(text);
+        files.iter().any(|path| std::fs::read(path).is_ok_and(holds))
+    };
+    // Nothing can be stored before the agent dies.
+    grid.dev("pause", &["s3"]).ok();
+    let id = grid.submit(&["--array", "0-2", "--", "echo", "promised {index}"]);
+    let job = grid.wait_for_end(id, SOON);
+    assert_eq!(job["state"], "succeeded");
+    grid.dev("kill", &["worker-1", "--agent-only"]).ok();
+    until("the agent is dead", SOON, || grid.process("worker-1")["pid"].is_null());
+    grid.dev("resume", &["s3"]).ok();
+    assert!(!stored("promised"));
+    grid.dev("restart", &["worker-1"]).ok();
+    until("all are stored", SOON, || (0..3).all(|index| stored(&format!("promised {index}"))));
+    // Nobody but S3 has them now.
+    grid.dev("kill", &["worker-1"]).ok();
+    for index in 0..3 {
+        let output = grid.millgrid(["logs", &format!("{id}.{index}"), "--timeout", "20s"]).ok();
+        assert_eq!(output.stdout, format!("promised {index}\n"), "{}", output.stderr);
+    }
+}
+
 /// Every file below a folder.
 fn walk(folder: &std::path::Path) -> Vec<String> {
     let mut found = Vec::new();

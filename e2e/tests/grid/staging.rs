@@ -161,3 +161,31 @@ fn a_link_out_of_the_tasks_folder_is_not_published() {
     grid.wait_for_end(id, SOON);
     assert_eq!(grid.get("linked/linked.txt"), None);
 }
+
+#[test]
+fn many_outputs_are_listed_and_taken_as_inputs_like_few() {
+    let grid = Grid::shared();
+    // So many names that their list is too long for the log.
+    let script = "mkdir -p some/folder; for n in $(seq 1 100); do echo $MILLGRID_TASK_INDEX $n > \
+                  some/folder/a-file-with-quite-a-long-name-$n; done; echo first > some/file";
+    let first = grid.submit_shell(&["--array", "0-1", "--out", "**=s3://dev/many/{index}/"], script);
+    succeeds(&grid, first);
+    let listed = grid.millgrid(["job", "outputs", &first.to_string(), "-o", "json"]).ok().json();
+    let listed = listed.as_array().unwrap().clone();
+    assert_eq!(listed.len(), 202, "{listed:?}");
+    assert!(listed.is_sorted_by_key(|object| object["index"].as_u64()));
+    for object in &listed {
+        let key = text(object, "url").strip_prefix("s3://dev/").unwrap();
+        assert_eq!(grid.get(key).map(|content| content.len() as u64), object["size"].as_u64(), "{object}");
+        assert!(!text(object, "etag").is_empty(), "{object}");
+    }
+    let (file, folder) = (format!("job:{first}.1/some/file:one"), format!("job:{first}.1/some/folder/:all"));
+    let script = "cat one; ls all | wc -l; cat all/a-file-with-quite-a-long-name-77";
+    let second = grid.submit_shell(&["--in", &file, "--in", &folder], script);
+    succeeds(&grid, second);
+    assert_eq!(logs(&grid, second), "first\n100\n1 77\n");
+    // What was replaced since is not what the job made.
+    grid.put("many/1/some/file", "second, and longer\n");
+    let third = grid.submit(&["--in", &file, "--", "cat", "one"]);
+    fails(&grid, third, "stage_in");
+}

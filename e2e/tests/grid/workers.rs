@@ -1,6 +1,6 @@
 //! Workers that die, are drained, or lose half of themselves.
 
-use e2e::{Grid, Options, Test, eventually, text, until, whole};
+use e2e::{Grid, Options, Test, eventually, processes_of, text, until, whole};
 
 use crate::{EXPIRY, SOON};
 
@@ -150,6 +150,95 @@ fn a_drained_worker_ends_what_it_has_and_gets_nothing_new() {
     // A task that nothing may run says so.
     let other = if drained == "worker-1" { "worker-2" } else { "worker-1" };
     grid.millgrid(["worker", "drain", other]).ok();
+    let waiting = grid.submit(&["--", "true"]).to_string();
+    let explanation = grid.millgrid(["explain", &waiting, "-o", "json"]).ok().json();
+    let reasons = explanation["reasons"].as_array().unwrap();
+    assert!(reasons.iter().any(|reason| reason["reason"] == "worker_draining"), "{explanation}");
+}
+
+#[test]
+fn what_runs_on_a_reclaimed_machine_gets_its_grace_and_runs_elsewhere() {
+    let grid = Grid::start(Options { workers: 2, cpus: 1, ..Options::default() });
+    assert_eq!(grid.dev("spot", &["worker-9"]).code, 3);
+    assert_eq!(grid.dev("spot", &["c1"]).code, 2);
+    assert_eq!(grid.dev("spot", &["worker-1-keeper"]).code, 2);
+    // Until the end of the test the other worker has a task, so that this one is where the long one runs.
+    let (gate, file) = (grid.file("spot-gate").display().to_string(), grid.file("spot").display().to_string());
+    let blocker = grid.submit_shell(&[], &format!("until test -e {gate}; do sleep 0.05; done"));
+    let other = worker_of(&grid, blocker);
+    let script = format!(
+        "echo up $MILLGRID_ATTEMPT >> {file}; echo said by $MILLGRID_ATTEMPT; test $MILLGRID_ATTEMPT = 1 || exit 0; \
+         trap 'echo term >> {file}; echo last words; exit 0' TERM; while true; do sleep 0.05; done"
+    );
+    let id = grid.submit_shell(&["--name", "long"], &script);
+    let worker = worker_of(&grid, id);
+    assert_ne!(worker, other);
+    grid.wait_for_lines("spot", 1, SOON);
+    // More than there is room for: what this worker holds of it, it returns.
+    let array = grid.submit(&["--array", "0-9", "--", "true"]);
+
+    grid.dev("spot", &[&worker, "--notice", "6s"]).ok();
+    let shown = eventually("it drains", SOON, || {
+        let shown = grid.millgrid(["worker", "show", &worker, "-o", "json"]).ok().json();
+        text(&shown, "state").starts_with("drain").then_some(shown)
+    });
+    assert!(text(&shown, "reason").contains("spot reclaim"), "{shown}");
+    grid.wait_for_lines("spot", 2, SOON);
+    let attempt = eventually("its attempt ends", SOON, || {
+        let attempt = grid.task(id)["attempt_list"][0].clone();
+        attempt["end_time"].is_string().then_some(attempt)
+    });
+    assert_eq!((text(&attempt, "cause"), text(&attempt, "worker")), ("spot_reclaimed", &*worker), "{attempt}");
+    until("the machine is gone", SOON, || grid.process(&worker)["pid"].is_null());
+    assert!(grid.process(&format!("{worker}-keeper"))["pid"].is_null());
+    assert_eq!(processes_of(&grid.state().join(&worker)), Vec::<String>::new(), "something of {worker} is left");
+
+    std::fs::write(grid.file("spot-gate"), "").unwrap();
+    for ended in [id, array] {
+        assert_eq!(text(&grid.wait_for_end(ended, SOON), "state"), "succeeded");
+        assert!(grid.tasks(ended).iter().all(|task| task["worker"] == *other), "{:?}", grid.tasks(ended));
+    }
+    assert_eq!(grid.lines("spot"), ["up 1", "term", "up 2"]);
+    // No retry was asked for, none was spent; the words of both attempts are kept.
+    assert_eq!(whole(&grid.task(id), "attempt"), 2);
+    let log = |attempt: &str| grid.millgrid(["logs", &id.to_string(), "--attempt", attempt]).ok().stdout;
+    assert_eq!((log("1").as_str(), log("2").as_str()), ("said by 1\nlast words\n", "said by 2\n"));
+
+    // Another machine, of which nobody has said that it goes.
+    grid.dev("restart", &[&worker]).ok();
+    let again = grid.submit(&["--array", "0-3", "--", "sleep", "1"]);
+    until("it works again", SOON, || grid.tasks(again).iter().any(|task| task["worker"] == *worker));
+    assert_eq!(text(&grid.wait_for_end(again, SOON), "state"), "succeeded");
+}
+
+#[test]
+fn a_notice_that_comes_while_nobody_answers_is_told_later_and_a_finished_task_counts() {
+    let grid = Grid::start(Options { workers: 1, cpus: 1, ..Options::default() });
+    let (gate, file) = (grid.file("later-gate"), grid.file("later").display().to_string());
+    let gate_text = gate.display().to_string();
+    let script = format!("echo up >> {file}; until test -e {gate_text}; do sleep 0.05; done; echo end >> {file}");
+    let id = grid.submit_shell(&[], &script);
+    grid.wait_for_lines("later", 1, SOON);
+    for coordinator in ["c1", "c2", "c3"] {
+        grid.dev("kill", &[coordinator]).ok();
+    }
+    // Long enough that the task has more than its grace.
+    grid.dev("spot", &["worker-1", "--notice", "90s"]).ok();
+    // The agent, too, hears of it again when it is restarted.
+    grid.dev("restart", &["worker-1"]).ok();
+    std::fs::write(&gate, "").unwrap();
+    grid.wait_for_lines("later", 2, SOON);
+    for coordinator in ["c1", "c2", "c3"] {
+        grid.dev("restart", &[coordinator]).ok();
+    }
+    grid.leader();
+    assert_eq!(text(&grid.wait_for_end(id, SOON), "state"), "succeeded");
+    assert_eq!(whole(&grid.task(id), "attempt"), 1);
+    let shown = eventually("it has drained", SOON, || {
+        let shown = grid.millgrid(["worker", "show", "worker-1", "-o", "json"]).ok().json();
+        text(&shown, "state").starts_with("drain").then_some(shown)
+    });
+    assert!(text(&shown, "reason").contains("spot reclaim"), "{shown}");
     let waiting = grid.submit(&["--", "true"]).to_string();
     let explanation = grid.millgrid(["explain", &waiting, "-o", "json"]).ok().json();
     let reasons = explanation["reasons"].as_array().unwrap();

@@ -61,12 +61,18 @@ impl State {
     }
 
     pub(crate) fn admit_drain(&self, drain: &DrainWorker) -> Result<(), Rejection> {
-        if self.indexes.workers.contains_key(drain.worker.as_str()) {
-            return Ok(());
+        match self.indexes.workers.get(drain.worker.as_str()) {
+            Some(session) if drain.session == 0 || drain.session == *session => Ok(()),
+            Some(_) => {
+                let message = format!("session {} of worker `{}` has ended", drain.session, drain.worker);
+                Err(Rejection::conflict("SESSION_ENDED", message).hint("join anew"))
+            }
+            None => {
+                let message = format!("there is no worker `{}`", drain.worker);
+                Err(Rejection::new(Code::NotFound, "WORKER_NOT_FOUND", "name", message)
+                    .hint("list them with `millgrid worker ls`"))
+            }
         }
-        let message = format!("there is no worker `{}`", drain.worker);
-        Err(Rejection::new(Code::NotFound, "WORKER_NOT_FOUND", "name", message)
-            .hint("list them with `millgrid worker ls`"))
     }
 }
 
@@ -144,8 +150,14 @@ impl Step<'_> {
     pub fn drain(&mut self, drain: &DrainWorker) -> Outcome {
         let id = *self.state.indexes.workers.get(drain.worker.as_str()).expect("it was looked up");
         let session = self.state.sessions.get_mut(&id).expect("a worker's session lives");
-        if session.draining.is_none() {
-            session.draining = Some(cut(&drain.reason, limits::REASON_BYTES).into());
+        let reason = cut(&drain.reason, limits::REASON_BYTES);
+        let new = match session.draining.as_deref() {
+            None => true,
+            // That its machine goes is more than that somebody wants to do something to it.
+            Some(old) => drain.session != 0 && old != reason,
+        };
+        if new {
+            session.draining = Some(reason.into());
             self.events.push(Event::SessionChanged {
                 session: id,
                 silent: session.silent_since_ms.is_some(),

@@ -188,8 +188,9 @@ pub fn worker(worker: &v1::Worker) -> String {
     let state = WorkerState::try_from(worker.state).unwrap();
     let free = worker.free.unwrap();
     let state = word(state.as_str_name(), "WORKER_STATE_");
+    let reason = if worker.reason.is_empty() { String::new() } else { format!(" because of {}", worker.reason) };
     format!(
-        "{state} session={} running={} free cpu={} mem={}",
+        "{state}{reason} session={} running={} free cpu={} mem={}",
         worker.session, worker.running, free.cpu_milli, free.memory_mib
     )
 }

@@ -123,6 +123,7 @@ impl World {
                 request: request(),
                 worker: line.get("worker").unwrap_or_default().to_owned(),
                 reason: line.get("reason").unwrap_or_default().to_owned(),
+                session: line.number("session").unwrap_or(0),
             }),
             "grant" => C::GrantTasks(GrantTasks {
                 runs: line

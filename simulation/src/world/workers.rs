@@ -135,7 +135,9 @@ impl World {
             | Wanted::Discard { .. }
             | Wanted::ReadLog { .. }
             | Wanted::SessionOpened { .. }
-            | Wanted::SessionLost { .. } => {}
+            | Wanted::SessionLost { .. }
+            // No machine of the simulation is taken back with a notice.
+            | Wanted::Leave => {}
         }
     }
 

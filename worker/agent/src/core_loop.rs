@@ -34,7 +34,11 @@ use crate::{
     prepare::{self, Places, Ready},
     record::{Logs, Memo, Record},
     spools::Spools,
-    stage::{self, ResolvedOutput, Stage, UploadLabels, logs::LogUploads},
+    spot,
+    stage::{
+        self, ResolvedOutput, Stage, UploadLabels,
+        logs::{self, LeftLog, Leftover, LogUploads},
+    },
     standing::Grounds,
     stream::Stream,
     sweeper::{STDERR, STDOUT, Sweeper, WORK},
@@ -42,6 +46,8 @@ use crate::{
 
 /// How often the free memory is looked at.
 const MACHINE_PERIOD: Duration = Duration::from_secs(3);
+/// A keeper that was asked to end, and to kill what it has, is not waited for any longer.
+const KEEPER_END: Duration = Duration::from_secs(5);
 /// Events taken at once.
 const EVENTS: usize = 1_024;
 
@@ -56,6 +62,11 @@ pub enum Event {
     Keeper(Keeper, Welcome),
     /// The logs of these are on S3.
     LogsSafe(Vec<Key>),
+    /// The machine is taken back.
+    SpotNotice {
+        /// When it is gone: milliseconds since the Unix epoch.
+        gone_ms: i64,
+    },
 }
 
 struct Agent {
@@ -80,6 +91,14 @@ struct Agent {
     grounds: Grounds,
     /// Of the present session, once its grounds are known.
     uploads: Option<LogUploads>,
+    /// Logs that an agent before this one has promised and not stored; taken when the uploads begin.
+    leftovers: Vec<Leftover>,
+    /// Those of them whose attempts this agent hasn't met yet, with their bundles.
+    left: BTreeMap<Key, (u32, LeftLog)>,
+    /// The newest notice: when the machine is taken back, in milliseconds since the Unix epoch.
+    reclaim_ms: Option<i64>,
+    /// It is time to go.
+    leaving: bool,
 }
 
 /// Runs the agent until it can't go on. What moves data or waits for S3 runs on `staging`.
@@ -96,11 +115,20 @@ pub async fn run(config: Config, staging: Handle) -> anyhow::Result<()> {
         region: config.s3_region.clone(),
         cache_dir: config.state_dir.join("cache"),
     };
+    let leftovers = logs::leftovers(&settings.cache_dir);
+    let in_bundle = |leftover: &Leftover| {
+        let bundle = leftover.bundle;
+        leftover.logs.iter().map(move |log| (Key::from(log.key), (bundle, *log))).collect::<Vec<_>>()
+    };
     let mut agent = Agent {
+        left: leftovers.iter().flat_map(in_bundle).collect(),
+        leftovers,
         stage: Stage::new(settings).await.context("can't prepare staging")?,
         blobs: Blobs::new(Arc::clone(&grid)),
         grounds: Grounds::read(&config.state_dir),
         uploads: None,
+        reclaim_ms: None,
+        leaving: false,
         staging,
         lingering: BTreeMap::new(),
         publishing: BTreeMap::new(),
@@ -122,6 +150,7 @@ pub async fn run(config: Config, staging: Handle) -> anyhow::Result<()> {
         records: BTreeMap::new(),
         config,
     };
+    spot::watch(&agent.config.state_dir, agent.events.clone()).context("can't watch the state directory")?;
     agent.find_keeper();
     let mut machine = tokio::time::interval(MACHINE_PERIOD);
     machine.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -138,6 +167,9 @@ pub async fn run(config: Config, staging: Handle) -> anyhow::Result<()> {
             _ = machine.tick() => agent.step(Input::FreeMemory { mib: machine::free_memory_mib() }),
         }
         agent.settle();
+        if agent.leaving {
+            return agent.leave().await;
+        }
     }
 }
 
@@ -174,6 +206,7 @@ impl Agent {
                 self.hear_keeper(Ok(()));
             }
             Event::LogsSafe(keys) => keys.into_iter().for_each(|key| self.logs_safe(key)),
+            Event::SpotNotice { gone_ms } => self.spot_notice(gone_ms),
         }
     }
 
@@ -252,7 +285,35 @@ impl Agent {
                 self.stand_on(Grounds { session, cluster_id, grid_prefix });
             }
             Output::SessionLost { session, reason } => tracing::warn!(session, "session lost: {reason}"),
+            Output::Leave => self.leaving = true,
         }
+    }
+
+    fn spot_notice(&mut self, gone_ms: i64) {
+        if self.reclaim_ms.replace(gone_ms) == Some(gone_ms) {
+            return;
+        }
+        let Ok(left_ms @ 1..) = u64::try_from(gone_ms - machine::wall_ms()) else {
+            tracing::info!("a notice of a spot reclaim is over: it was of a machine before this one");
+            return spot::remove(&self.config.state_dir);
+        };
+        tracing::warn!(left_ms, "this machine is taken back: nothing more is started");
+        if let Some(uploads) = &self.uploads {
+            uploads.hurry();
+        }
+        self.step(Input::SpotNotice { ends_ms: boottime_ms() + left_ms });
+    }
+
+    /// Ends the keeper with all that it has. Whoever is started here after this is on another machine.
+    async fn leave(mut self) -> anyhow::Result<()> {
+        self.tell_keeper(from_agent::Message::Shutdown(protocol::Shutdown {}));
+        if let Some(keeper) = self.keeper.take() {
+            let ended = tokio::time::timeout(KEEPER_END, keeper.end()).await;
+            ended.context("the keeper, told to end, is still there")?;
+        }
+        spot::remove(&self.config.state_dir);
+        tracing::warn!("the notice is over: this worker is gone");
+        Ok(())
     }
 
     fn prepare(&mut self, task: Arc<Task>) {
@@ -399,6 +460,13 @@ impl Agent {
         let Grounds { session, grid_prefix, .. } = self.grounds.clone();
         let _context = self.staging.enter();
         let (uploads, mut uploaded) = LogUploads::new(self.stage.clone(), grid_prefix, session);
+        if self.reclaim_ms.is_some() {
+            uploads.hurry();
+        }
+        uploads.resume(std::mem::take(&mut self.leftovers), |key| {
+            let directory = self.spools.directory(key.into());
+            (directory.join(STDOUT), directory.join(STDERR))
+        });
         self.uploads = Some(uploads);
         let events = self.events.clone();
         self.staging.spawn(async move {
@@ -520,11 +588,34 @@ impl Agent {
             let directory = self.spools.directory(key);
             self.records.entry(key).or_insert_with(|| Record::new(directory, memo));
             self.spools.open(key);
-            let exit = process.exited.map(|exited| self.measured(key, keeper::exit(exited)));
+            let left = self.take_left(key);
+            let mut exit = process.exited.map(|exited| self.measured(key, keeper::exit(exited)));
+            if let (Some(exit), Some(left)) = (&mut exit, left) {
+                // What was promised is what is uploaded.
+                (exit.stdout_bytes, exit.stderr_bytes) = (left.stdout, left.stderr);
+            }
             processes.push(Adopted { exit, ..adopted });
         }
+        self.keep_left();
         self.sweep_leftovers();
         self.step(Input::KeeperConnected { standing, processes });
+    }
+
+    /// An attempt whose end may have been told of already: its logs are where they were promised to be.
+    fn take_left(&mut self, key: Key) -> Option<LeftLog> {
+        let (bundle, left) = self.left.remove(&key)?;
+        if let Some(record) = self.records.get_mut(&key) {
+            (record.logs, record.bundle) = (Logs::Leaving, bundle);
+        }
+        Some(left)
+    }
+
+    /// Attempts whose ends were acknowledged, and whose logs are still on their way.
+    fn keep_left(&mut self) {
+        for key in std::mem::take(&mut self.left).into_keys() {
+            self.spools.close(key);
+            self.lingering.insert(key, self.spools.directory(key));
+        }
     }
 
     /// Deletes what attempts left that nobody knows any more.

@@ -1,9 +1,17 @@
 //! Inputs that are outputs of another job: `job:41/PATH`, `job:41.7/PATH`.
 
+use futures::{StreamExt, TryStreamExt, stream};
 use proto::v1::{Cause, IndexRange, Input, ListOutputsRequest, OutputObject, job_service_client::JobServiceClient};
 use worker_core::Failure;
 
-use crate::{connection::Coordinators, stage::ResolvedInput};
+use crate::{
+    connection::Coordinators,
+    prepare::staging,
+    stage::{ResolvedInput, Stage},
+};
+
+/// Manifests that are read from S3 at once.
+const MANIFESTS_AT_ONCE: usize = 16;
 
 /// What a source names.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,14 +23,14 @@ struct Source<'a> {
 }
 
 /// Replaces each output of a job by the objects that it is, each pinned to the version that was accepted.
-pub async fn resolve(grid: &Coordinators, inputs: Vec<Input>) -> Result<Vec<ResolvedInput>, Failure> {
+pub async fn resolve(grid: &Coordinators, stage: &Stage, inputs: Vec<Input>) -> Result<Vec<ResolvedInput>, Failure> {
     let mut resolved = Vec::with_capacity(inputs.len());
     for Input { source, path } in inputs {
         match source.strip_prefix("job:") {
             None => resolved.push(ResolvedInput { source, path, etag: None }),
             Some(text) => {
                 let wanted = parse(text).ok_or_else(|| missing(&source, "write it as `job:41.7/PATH`"))?;
-                let objects = list(grid, &source, &wanted).await?;
+                let objects = list(grid, stage, &source, &wanted).await?;
                 let found = select(&wanted, &path, objects);
                 if found.is_empty() {
                     return Err(missing(&source, "the job has published no such output"));
@@ -47,7 +55,12 @@ fn parse(text: &str) -> Option<Source<'_>> {
     Some(Source { job: job.parse().ok()?, index, path })
 }
 
-async fn list(grid: &Coordinators, source: &str, wanted: &Source<'_>) -> Result<Vec<OutputObject>, Failure> {
+async fn list(
+    grid: &Coordinators,
+    stage: &Stage,
+    source: &str,
+    wanted: &Source<'_>,
+) -> Result<Vec<OutputObject>, Failure> {
     let mut objects = Vec::new();
     let mut request = ListOutputsRequest {
         job_id: wanted.job,
@@ -62,6 +75,11 @@ async fn list(grid: &Coordinators, source: &str, wanted: &Source<'_>) -> Result<
         });
         let page = response.await.map_err(|status| status.failure(source))?;
         objects.extend(page.objects);
+        let stored = stream::iter(page.stored)
+            .map(|stored| async move { stage.stored_outputs(&stored).await })
+            .buffered(MANIFESTS_AT_ONCE)
+            .try_concat();
+        objects.extend(stored.await.map_err(|failure| staging(Cause::StageIn, failure))?);
         if page.next_page_token.is_empty() {
             return Ok(objects);
         }

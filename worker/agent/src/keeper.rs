@@ -119,6 +119,13 @@ impl Keeper {
         }
     }
 
+    /// Sends what waits, and reads until the keeper has closed the connection: it has nothing left, or is gone.
+    pub async fn end(mut self) {
+        while self.flush().is_ok() && self.ready().await.is_ok() && self.read().is_ok() {
+            while let Ok(Some(_)) = self.take() {}
+        }
+    }
+
     /// Writes what fits; the rest when there is room.
     pub fn flush(&mut self) -> io::Result<()> {
         let mut written = 0;

@@ -13,6 +13,7 @@ mod machine;
 mod prepare;
 mod record;
 mod spools;
+mod spot;
 mod stage;
 mod standing;
 mod stream;

@@ -84,7 +84,7 @@ pub async fn fetch(
     for file in &plan.spec().files {
         blobs.place(&work, file).await?;
     }
-    let inputs = job_outputs::resolve(grid, plan.inputs(&Values::new(task)?)?).await?;
+    let inputs = job_outputs::resolve(grid, stage, plan.inputs(&Values::new(task)?)?).await?;
     stage.stage_in(&work, &inputs).await.map_err(|failure| staging(Cause::StageIn, failure))
 }
 

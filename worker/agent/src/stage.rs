@@ -13,6 +13,7 @@ mod failure;
 mod input;
 pub mod logs;
 mod manifest;
+mod notes;
 mod object;
 mod output;
 mod place;

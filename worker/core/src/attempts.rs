@@ -69,6 +69,18 @@ impl Attempts {
         self.all.get(key).is_some_and(|attempt| attempt.kill.is_some())
     }
 
+    /// Those that no process was ordered for; none of them waits for room any more.
+    pub(crate) fn take_unstarted(&mut self) -> Vec<Key> {
+        self.waiting.clear();
+        self.ahead.clear();
+        let unstarted = |attempt: &Attempt| matches!(attempt.stage, Stage::Waiting { .. } | Stage::Preparing { .. });
+        self.all.iter().filter(|(_, attempt)| unstarted(attempt)).map(|(key, _)| *key).collect()
+    }
+
+    pub(crate) fn prepares(&self, key: &Key) -> bool {
+        self.all.get(key).is_some_and(|attempt| matches!(attempt.stage, Stage::Preparing { .. }))
+    }
+
     pub(crate) fn with_process(&self) -> impl Iterator<Item = Key> {
         self.all
             .iter()
@@ -257,12 +269,19 @@ impl Core {
         if !matches!(attempt.stage, Stage::Spawning | Stage::Running { .. }) {
             return;
         }
-        let success = attempt.kill.is_none() && exit.end == End::ExitCode && exit.exit_code == 0;
+        let kill = match attempt.kill {
+            // It ended by itself just before it heard of it.
+            Some(Cause::SpotReclaimed) if exit.end != End::Stopped => None,
+            // At the word of an agent before this one.
+            None if exit.end == End::Stopped && self.reclaim.is_some() => Some(Cause::SpotReclaimed),
+            kill => kill,
+        };
+        let success = kill.is_none() && exit.end == End::ExitCode && exit.exit_code == 0;
         if success && attempt.outputs {
             attempt.stage = Stage::StagingOut { exit };
             self.outputs.push(Output::StageOut { key });
         } else {
-            let ended = ended(exit, attempt.kill);
+            let ended = ended(exit, kill);
             self.report(key, Item::Ended(ended));
         }
     }
@@ -328,12 +347,40 @@ impl Core {
         }
     }
 
+    /// Asks what runs to stop, because the machine is taken back. What was killed for another reason has its grace.
+    pub(crate) fn reclaim_running(&mut self) {
+        for key in self.attempts.with_process().collect::<Vec<_>>() {
+            let Some(attempt) = self.attempts.all.get_mut(&key) else { continue };
+            if *attempt.kill.get_or_insert(Cause::SpotReclaimed) == Cause::SpotReclaimed {
+                self.outputs.push(Output::Stop { key, immediately: false });
+            }
+        }
+    }
+
+    /// Ends what is left, because the machine is taken back: processes, and uploads that nobody could complete.
+    pub(crate) fn kill_reclaimed(&mut self) {
+        for key in self.attempts.keys().collect::<Vec<_>>() {
+            let Some(attempt) = self.attempts.all.get_mut(&key) else { continue };
+            match &mut attempt.stage {
+                Stage::Spawning | Stage::Running { .. } => {
+                    self.outputs.push(Output::Stop { key, immediately: true });
+                }
+                Stage::StagingOut { exit } => {
+                    let exit = std::mem::take(exit);
+                    self.outputs.push(Output::BreakOff { key });
+                    self.report(key, Item::Ended(ended(exit, Some(Cause::SpotReclaimed))));
+                }
+                Stage::Waiting { .. } | Stage::Preparing { .. } | Stage::Reported => {}
+            }
+        }
+    }
+
     /// The keeper has lost the process, or never got it.
     pub(crate) fn process_lost(&mut self, key: Key) {
         let Some(attempt) = self.attempts.all.get_mut(&key) else { return };
         attempt.kept = false;
         let cause = attempt.kill.unwrap_or(Cause::WorkerLost);
-        let retryable = attempt.kill.is_none();
+        let retryable = attempt.kill.is_none_or(may_be_retried);
         self.end_with(key, Failure { cause, detail: "the worker's keeper died".to_owned(), retryable });
     }
 
@@ -348,7 +395,7 @@ impl Core {
     }
 
     /// Frees the slot and puts the end, or the return, into the upstream.
-    fn report(&mut self, key: Key, item: Item) {
+    pub(crate) fn report(&mut self, key: Key, item: Item) {
         let Some(attempt) = self.attempts.all.get_mut(&key) else { return };
         let stage = std::mem::replace(&mut attempt.stage, Stage::Reported);
         if !matches!(stage, Stage::Waiting { .. } | Stage::Reported) {
@@ -419,10 +466,15 @@ impl Core {
     }
 }
 
+/// Whether a task that was told to stop for this may run elsewhere.
+fn may_be_retried(kill: Cause) -> bool {
+    kill == Cause::SpotReclaimed
+}
+
 /// What is reported of a process that ended, or could not be started; `kill` is why it was told to stop.
 fn ended(exit: Exit, kill: Option<Cause>) -> Ended {
     let (cause, retryable) = match (kill, exit.end) {
-        (Some(cause), _) => (cause, false),
+        (Some(cause), _) => (cause, may_be_retried(cause)),
         (None, End::ExitCode) => (Cause::ExitCode, true),
         (None, End::Signal) => (Cause::Signal, true),
         (None, End::TimeLimit) => (Cause::TimeLimit, true),

@@ -90,6 +90,11 @@ pub enum Input {
         /// ETags in the manifest's order, or what went wrong.
         result: Result<Vec<String>, PublishFailure>,
     },
+    /// The machine is taken back. A repeat changes nothing; a restarted agent needs one again.
+    SpotNotice {
+        /// When it is gone: `CLOCK_BOOTTIME`, milliseconds.
+        ends_ms: u64,
+    },
     /// How much memory the machine has free, for people.
     FreeMemory {
         /// In MiB.

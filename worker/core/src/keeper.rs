@@ -41,6 +41,9 @@ impl Core {
             self.meet_process(process, inherited.is_some());
         }
         self.bury_missing(&present);
+        if let Some(reclaim) = &mut self.reclaim {
+            reclaim.order_again();
+        }
         if self.session.is_some() {
             self.tell_keeper();
         } else {

@@ -14,6 +14,7 @@ mod link;
 mod output;
 mod publications;
 mod recent;
+mod reclaim;
 mod session;
 mod slots;
 pub mod timing;
@@ -26,6 +27,7 @@ use link::{Link, Stage};
 use proto::v1::{CoordinatorMessage, WorkerMessage, coordinator_message, worker_message};
 use publications::Publications;
 use recent::{Ended, Specs};
+use reclaim::Reclaim;
 use session::Session;
 use slots::Slots;
 use upstream::Upstream;
@@ -55,6 +57,8 @@ pub struct Core {
     /// Processes that were ordered to be killed and belong to no attempt of ours: what they still occupy.
     dying: BTreeMap<Key, proto::v1::Resources>,
     publications: Publications,
+    /// The machine is about to be taken back.
+    reclaim: Option<Reclaim>,
     specs: Specs,
     ended: Ended,
     forget: Vec<Key>,
@@ -78,6 +82,7 @@ impl Core {
             slots: Slots::new(settings.capacity),
             dying: BTreeMap::new(),
             publications: Publications::default(),
+            reclaim: None,
             specs: Specs::default(),
             ended: Ended::default(),
             forget: Vec::new(),
@@ -115,6 +120,7 @@ impl Core {
             Input::Prepared { key, result } => self.prepared(key, result),
             Input::StagedOut { key, result } => self.staged_out(key, result),
             Input::PublishEnded { key, result } => self.publish_ended(key, result),
+            Input::SpotNotice { ends_ms } => self.spot_notice(ends_ms),
             Input::FreeMemory { mib } => self.free_memory_mib = mib,
         }
     }
@@ -124,9 +130,12 @@ impl Core {
     pub fn outputs(&mut self, now_ms: u64) -> Vec<Output> {
         self.now_ms = self.now_ms.max(now_ms);
         self.fence_if_due();
+        self.tend_reclaim();
         self.return_overdue();
         if self.keeper.here() {
-            self.start_waiting();
+            if self.reclaim.is_none() {
+                self.start_waiting();
+            }
             self.tend_link();
         }
         self.report_starts();
@@ -137,6 +146,7 @@ impl Core {
             let keys = std::mem::take(&mut self.forget);
             self.outputs.push(Output::Forget { keys });
         }
+        self.leave_if_due();
         std::mem::take(&mut self.outputs)
     }
 
@@ -145,7 +155,9 @@ impl Core {
         let link = self.keeper.here().then(|| self.link.timer_ms()).flatten();
         let session = self.session.as_ref().map(|session| session.timer_ms(self.link.open().is_some()));
         let reports = self.link.open().and_then(|_| self.upstream.timer_ms());
-        [link, session, reports, self.attempts.timer_ms(), self.publications.timer_ms()].into_iter().flatten().min()
+        let reclaim = self.reclaim.as_ref().and_then(Reclaim::timer_ms);
+        let attempts = [self.attempts.timer_ms(), self.publications.timer_ms()];
+        [link, session, reports, reclaim].into_iter().chain(attempts).flatten().min()
     }
 
     /// The session that stands, and until when tasks may be started for it (`CLOCK_BOOTTIME`, milliseconds).

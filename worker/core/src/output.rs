@@ -117,6 +117,8 @@ pub enum Output {
         /// For people.
         reason: String,
     },
+    /// The machine is taken back now: have the keeper kill what is left and end, and end too. The last output.
+    Leave,
 }
 
 /// What a grant asks for.

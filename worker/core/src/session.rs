@@ -212,6 +212,7 @@ impl Core {
             free_memory_mib: self.free_memory_mib,
         };
         self.send(stream, worker_message::Message::Renew(renew));
+        self.tell_of_reclaim();
     }
 
     /// A good renewal: the time begins anew, counted from when it was sent.

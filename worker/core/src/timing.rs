@@ -33,6 +33,12 @@ pub const SPECS: usize = 16_384;
 pub const ENDED_REMEMBERED: usize = 16_384;
 /// Most bytes of an end's detail.
 pub const DETAIL_BYTES: usize = 1_024;
+/// Between SIGTERM and SIGKILL before the machine is taken back (interfaces, section 2); less where the notice is short.
+pub const RECLAIM_GRACE_MS: u64 = 30_000;
+/// Before the machine is taken back so much time remains for ends and logs...
+pub const RECLAIM_MARGIN_MS: u64 = 5_000;
+/// ...or this part of a short notice.
+pub const RECLAIM_MARGIN_SHARE: u64 = 5;
 /// A session that was ended younger than this makes the next one wait: two workers of one name would otherwise end
 /// each other's sessions as fast as they can.
 pub const SHORT_SESSION_MS: u64 = 10_000;

@@ -86,6 +86,7 @@ impl Player {
             },
             "keeper-lost" => Input::KeeperLost,
             "expired" => Input::Expired,
+            "spot-notice" => Input::SpotNotice { ends_ms: number("ends") },
             "up" => Input::StreamOpened { stream },
             "down" => Input::StreamClosed { stream, elsewhere: !has("stay") },
             "prepared" => Input::Prepared {
@@ -196,6 +197,7 @@ impl Player {
             }
             Output::SessionOpened { session, .. } => format!("session {session} stands"),
             Output::SessionLost { session, reason } => format!("session {session} lost: {reason}"),
+            Output::Leave => "leave".into(),
         }
     }
 }
@@ -244,6 +246,7 @@ fn say_message(message: WorkerMessage) -> String {
             said
         }
         worker_message::Message::LogData(_) => "log data".into(),
+        worker_message::Message::SpotNotice(_) => "spot notice".into(),
     }
 }
 

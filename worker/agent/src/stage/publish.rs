@@ -19,7 +19,8 @@ const RETRY_DELAYS: (Duration, Duration) = (Duration::from_millis(500), Duration
 impl Stage {
     /// Completes the uploads of an accepted attempt, perhaps another worker's, perhaps for the second time.
     ///
-    /// Returns the ETags in the manifest's order; none when the manifest isn't inline. Goes on trying for as long
+    /// Returns what `Published` carries: the ETags in the manifest's order, or, when the manifest isn't inline, the one
+    /// word under which they are stored. Goes on trying for as long
     /// as S3 has trouble of its own: who gives up drops the future. A failure says that these uploads can't be
     /// completed any more.
     pub async fn publish(
@@ -42,7 +43,16 @@ impl Stage {
             .buffered(MAX_REQUESTS)
             .try_collect()
             .await?;
-        Ok(if manifest.hash.is_empty() { etags } else { Vec::new() })
+        if manifest.hash.is_empty() {
+            return Ok(etags);
+        }
+        loop {
+            match self.store_etags(etags.clone(), grid_prefix).await {
+                Ok(word) => return Ok(vec![word]),
+                // The objects stand: to give them up now would make the task run again for nothing.
+                Err(failure) => pause(&mut delay, &failure.detail).await,
+            }
+        }
     }
 
     async fn complete(&self, entry: &v1::ManifestEntry, labels: &UploadLabels) -> Result<String, StageFailure> {

@@ -8,9 +8,12 @@ use std::{
 };
 
 use aws_sdk_s3::config::Credentials;
-use proto::v1::{AttemptKey, Manifest};
+use proto::v1::{AttemptKey, Manifest, StoredManifest};
 
-use super::{logs::LogUploads, *};
+use super::{
+    logs::{LogUploads, leftovers},
+    *,
+};
 
 /// An endpoint, the folder of its bucket `dev`, and a task's directory.
 struct Grid {
@@ -223,8 +226,28 @@ async fn a_long_manifest_travels_by_its_hash() {
     let manifest = grid.take("res/*", "s3://dev/out/").await.unwrap();
     assert_eq!((manifest.entries.len(), manifest.entry_count, manifest.hash.len()), (0, 60, 32));
     assert_eq!(fs::read_dir(grid.object(".grid/manifests")).unwrap().count(), 1);
-    assert_eq!(grid.stage.publish(&manifest, &labels(1), PREFIX).await.unwrap(), [""; 0]);
+    let word = grid.stage.publish(&manifest, &labels(1), PREFIX).await.unwrap();
     assert_eq!(fs::read(grid.object("out/59")).unwrap(), b"59");
+    // Again, by another worker: the same, so the same word.
+    assert_eq!(grid.stage.publish(&manifest, &labels(1), PREFIX).await.unwrap(), word);
+    let [word] = &word[..] else { panic!("{word:?}") };
+    let hash = |hex: &str| bytes::Bytes::copy_from_slice(blake3::Hash::from_hex(hex).unwrap().as_bytes());
+    let stored = StoredManifest {
+        url: format!("{PREFIX}manifests/{}", blake3::Hash::from_slice(&manifest.hash).unwrap()),
+        hash: manifest.hash.clone(),
+        etags_url: format!("{PREFIX}manifests/{word}"),
+        etags_hash: hash(word),
+        ..StoredManifest::default()
+    };
+    let objects = grid.stage.stored_outputs(&stored).await.unwrap();
+    assert_eq!(objects.len(), 60);
+    let source = objects[59].url.clone();
+    assert_eq!((&*source, &*objects[59].path), ("s3://dev/out/59", "res/59"));
+    let pinned = ResolvedInput { source, path: "in".into(), etag: Some(objects[59].etag.clone()) };
+    grid.stage.stage_in(&grid.directory(), &[pinned]).await.unwrap();
+    fs::write(grid.object(&format!(".grid/manifests/{word}")), "damaged").unwrap();
+    let failure = grid.stage.stored_outputs(&stored).await.unwrap_err();
+    assert!(failure.detail.contains(word), "{failure}");
 }
 
 #[tokio::test]
@@ -277,6 +300,44 @@ async fn small_logs_share_a_bundle_and_large_ones_are_alone() {
     assert!(number > 1);
     assert_eq!(uploaded.recv().await, Some(key(4)));
     assert!(grid.object(&format!(".grid/logs/5/{number}")).exists());
+}
+
+#[tokio::test]
+async fn what_a_dead_agent_promised_is_stored_under_the_same_names() {
+    let grid = Grid::start().await;
+    let key = |ordinal| AttemptKey { job_id: 1, ordinal, attempt: 2 };
+    let none = || spool(&grid, "none", b"");
+    let large = vec![b'x'; 300 << 10];
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let dead = {
+        let _entered = runtime.enter();
+        LogUploads::new(grid.stage.clone(), PREFIX.into(), 5).0
+    };
+    // It dies before anything of its runs.
+    runtime.shutdown_background();
+    assert_eq!(dead.assign(key(1), spool(&grid, "1", b"one\n"), none()), 1);
+    assert_eq!(dead.assign(key(2), none(), spool(&grid, "2", b"two\n")), 1);
+    assert_eq!(dead.assign(key(3), spool(&grid, "3", &large), none()), 0);
+    // An escaped process writes on; what was promised is what is stored.
+    spool(&grid, "1", b"one\nand more");
+
+    let cache = grid.root.path().join("cache");
+    let left = leftovers(&cache);
+    assert_eq!(left.len(), 2);
+    // The next agent may be in another session.
+    let (logs, mut uploaded) = LogUploads::new(grid.stage.clone(), PREFIX.into(), 6);
+    logs.resume(left, |key| {
+        let name = key.ordinal.to_string();
+        let path = |mine: bool| grid.root.path().join(if mine { &*name } else { "none" });
+        (path(key.ordinal != 2), path(key.ordinal == 2))
+    });
+    let mut stored = vec![uploaded.recv().await.unwrap(), uploaded.recv().await.unwrap()];
+    stored.push(uploaded.recv().await.unwrap());
+    stored.sort_by_key(|key| key.ordinal);
+    assert_eq!(stored, [key(1), key(2), key(3)]);
+    assert!(fs::read(grid.object(".grid/logs/5/1")).unwrap().starts_with(b"one\ntwo\n{\"v\":1,"));
+    assert!(fs::read(grid.object(".grid/logs/5/1.3.2.stdout")).unwrap() == large);
+    assert_eq!(leftovers(&cache), []);
 }
 
 #[tokio::test]
