@@ -14,6 +14,7 @@ mod json;
 mod leaders;
 mod limits;
 mod logs;
+mod partitions;
 mod readme;
 mod requests;
 mod retries;
