@@ -13,6 +13,7 @@ use crate::{
     volume::{failed, read_whole, settle, sync_failed},
 };
 
+mod condemned;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,7 @@ pub struct Identity {
 /// bootstrap   cluster id and first members     written once; comes after the empty log
 /// log/        segments
 /// snapshots/  the newest two
+/// sync-failed only after a failed fsync: nothing is started from this directory any more
 /// ```
 #[derive(Debug)]
 pub struct DataDirectory {
@@ -50,9 +52,12 @@ impl DataDirectory {
     ///
     /// # Errors
     /// [`Failure::IdentityDiffers`] if it has another name, [`Failure::IdentityMissing`] if it has a log but no
-    /// identity, [`Failure::InUse`] if another process has it.
+    /// identity, [`Failure::InUse`] if another process has it, [`Failure::Condemned`] after [`DataDirectory::condemn`].
     pub fn open(path: &Path, name: &str, drawn_id: u64) -> Result<DataDirectory, Failure> {
         let mut volume = FileVolume::open(path)?;
+        if condemned::is_condemned(path) {
+            return Err(Failure::Condemned { path: path.to_owned() });
+        }
         settle(&mut volume)?;
         let identity = match read_record::<Member>(&volume, IDENTITY)? {
             Some(member) if member.name == name => Identity { member_id: member.id, name: member.name },
@@ -72,6 +77,15 @@ impl DataDirectory {
         };
         let bootstrap = read_record(&volume, BOOTSTRAP)?;
         Ok(DataDirectory { volume, identity, bootstrap })
+    }
+
+    /// Says on the disk that a sync of it failed, for whoever starts this member again. The process that had it open
+    /// does this before it ends.
+    ///
+    /// # Errors
+    /// What the disk says; the mark may be there nevertheless.
+    pub fn condemn(path: &Path) -> Result<(), Failure> {
+        condemned::condemn(path).map_err(failed("mark", path.to_owned()))
     }
 
     /// Whose it is.

@@ -7,6 +7,7 @@ mod cancelling;
 mod cluster;
 mod dependencies;
 mod dev;
+mod disks;
 mod exit_codes;
 mod garbage;
 mod identity;

@@ -130,3 +130,22 @@ fn a_damaged_record_is_refused() {
         fs::write(path.join(name), whole).unwrap();
     }
 }
+
+#[test]
+fn a_disk_that_failed_to_sync_is_never_opened_again() {
+    let (temporary, directory) = bootstrapped();
+    let path = temporary.path().join("c2");
+    // Whoever finds out has it open.
+    DataDirectory::condemn(&path).unwrap();
+    DataDirectory::condemn(&path).unwrap();
+    drop(directory);
+    for _ in 0..2 {
+        let failure = DataDirectory::open(&path, "c2", 2).unwrap_err();
+        assert!(matches!(failure, Failure::Condemned { .. }), "{failure}");
+        assert_eq!(failure.exit_code(), 70);
+        let message = failure.to_string();
+        assert!(message.contains("must not be used again") && message.contains("empty directory"), "{message}");
+    }
+    // Under another name neither.
+    assert!(matches!(DataDirectory::open(&path, "c4", 4), Err(Failure::Condemned { .. })));
+}
