@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use crate::{
     network::Network,
     output::{Output, Running},
+    permission::skip,
     processes::{kill_processes_of, processes_of},
     programs::{bare, bare_millgrid},
     replicas,
@@ -56,6 +57,7 @@ pub struct Cluster {
     addresses: BTreeMap<String, Ipv4Addr>,
     environments: BTreeMap<String, Vec<(String, String)>>,
     processes: BTreeMap<String, Child>,
+    mounts: Vec<PathBuf>,
     folder: TempDir,
 }
 
@@ -73,7 +75,7 @@ impl Cluster {
         });
         let addresses = addresses.collect();
         let (environments, processes) = (BTreeMap::new(), BTreeMap::new());
-        let cluster = Self { place, addresses, environments, processes, folder };
+        let cluster = Self { place, addresses, environments, processes, mounts: Vec::new(), folder };
         for name in ["home", "work", "logs"].iter().chain(&COORDINATORS).chain([&WORKER]) {
             fs::create_dir(cluster.folder().join(name)).unwrap();
         }
@@ -86,6 +88,21 @@ impl Cluster {
     /// A variable of one program's environment, from its next start on.
     pub fn set(&mut self, name: &str, variable: &str, value: impl Into<String>) {
         self.environments.entry(name.to_owned()).or_default().push((variable.to_owned(), value.into()));
+    }
+
+    /// Puts a disk of so many mebibytes under a coordinator's data directory; false where that isn't permitted, which
+    /// is said and under `CI=true` is a failure.
+    #[track_caller]
+    pub fn limit_disk(&mut self, name: &str, mib: u64) -> bool {
+        let folder = self.data(name);
+        let size = format!("size={mib}m");
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&folder).output().unwrap();
+        if output.status.success() {
+            self.mounts.push(folder);
+        } else {
+            skip("a disk of its own (root)", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        output.status.success()
     }
 
     /// Starts the coordinators, tells them who they are, and waits for a leader.
@@ -323,6 +340,11 @@ impl Drop for Cluster {
         let start = Instant::now();
         while kill_processes_of(self.folder()) > 0 && start.elapsed() < GONE {
             thread::sleep(Duration::from_millis(10));
+        }
+        for mount in &self.mounts {
+            let status = Command::new("umount").arg(mount).status();
+            let done = status.is_ok_and(|status| status.success());
+            assert!(done || thread::panicking(), "{} is still mounted", mount.display());
         }
         let left = processes_of(self.folder());
         assert!(left.is_empty() || thread::panicking(), "processes were left behind: {left:#?}");

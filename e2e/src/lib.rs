@@ -11,6 +11,7 @@ mod document;
 mod grid;
 mod network;
 mod output;
+mod permission;
 mod ports;
 mod processes;
 mod programs;

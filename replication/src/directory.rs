@@ -9,7 +9,8 @@ use proto::{
 };
 
 use crate::{
-    Failure, FileLog, FileVolume, Log, LogSettings, Owner, Recovered, SnapshotFiles, Snapshots, Volume, recover,
+    Failure, FileLog, FileVolume, Log, LogSettings, Owner, Recovered, Reserve, SnapshotFiles, Snapshots, Volume,
+    recover,
     volume::{failed, read_whole, settle, sync_failed},
 };
 
@@ -38,6 +39,7 @@ pub struct Identity {
 /// bootstrap   cluster id and first members     written once; comes after the empty log
 /// log/        segments
 /// snapshots/  the newest two
+/// reserve     room that the log gives up when the disk is full
 /// sync-failed only after a failed fsync: nothing is started from this directory any more
 /// ```
 #[derive(Debug)]
@@ -45,6 +47,7 @@ pub struct DataDirectory {
     volume: FileVolume,
     identity: Identity,
     bootstrap: Option<BootstrapRequest>,
+    reserve: Option<Reserve>,
 }
 
 impl DataDirectory {
@@ -76,7 +79,7 @@ impl DataDirectory {
             }
         };
         let bootstrap = read_record(&volume, BOOTSTRAP)?;
-        Ok(DataDirectory { volume, identity, bootstrap })
+        Ok(DataDirectory { volume, identity, bootstrap, reserve: None })
     }
 
     /// Says on the disk that a sync of it failed, for whoever starts this member again. The process that had it open
@@ -86,6 +89,16 @@ impl DataDirectory {
     /// What the disk says; the mark may be there nevertheless.
     pub fn condemn(path: &Path) -> Result<(), Failure> {
         condemned::condemn(path).map_err(failed("mark", path.to_owned()))
+    }
+
+    /// The log shall have so many bytes in reserve; they aren't taken before [`Reserve::make`].
+    pub fn keep_reserve(&mut self, bytes: u64) {
+        self.reserve = Some(Reserve::of(&self.volume.path(""), bytes));
+    }
+
+    /// The log's reserve.
+    pub fn reserve(&self) -> Option<&Reserve> {
+        self.reserve.as_ref()
     }
 
     /// Whose it is.
@@ -131,7 +144,8 @@ impl DataDirectory {
         if !path.join(LOG).is_dir() {
             return Err(Failure::Wiped { path });
         }
-        let (log, contents) = Log::open(FileVolume::open(&path.join(LOG))?, &self.owner(bootstrap), settings)?;
+        let volume = FileVolume::open(&path.join(LOG))?.with_reserve(self.reserve.clone());
+        let (log, contents) = Log::open(volume, &self.owner(bootstrap), settings)?;
         let mut snapshots = Snapshots::open(FileVolume::open(&path.join(SNAPSHOTS))?)?;
         let recovered = recover(contents, &mut snapshots)?;
         Ok((log, snapshots, recovered))

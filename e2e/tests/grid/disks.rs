@@ -139,6 +139,71 @@ fn a_byte_that_changed_in_the_log_ends_its_replica_with_71() {
     check_jobs(&grid, &acknowledged);
 }
 
+#[test]
+fn a_full_disk_refuses_new_jobs_and_records_what_ends() {
+    let mut grid = Cluster::prepare(Place::Loopback);
+    if !grid.limit_disk("c1", 64) {
+        return;
+    }
+    grid.start_with_worker();
+    let lead = |name: &str| {
+        // It is refused until the member has caught up.
+        until("leadership moves", SOON, || grid.millgrid(["cluster", "transfer-leader", name]).code == 0);
+        assert_eq!(grid.leader(), name);
+    };
+    lead("c1");
+    let reserve = grid.data("c1").join("reserve");
+    until("it has a reserve", SOON, || reserve.exists());
+    let held = grid.submit(&["--hold", "--", "true"]).to_string();
+    let gate = grid.file("gate");
+    let script = format!("until test -e {}; do sleep 0.05; done", gate.display());
+    let array = grid.submit(&["--array", "0-1999", "--", "sh", "-c", &script]);
+    let first = grid.submit(&["--request-id", "before", "--hold", "--", "true"]);
+
+    let filler = grid.data("c1").join("filler");
+    fill(&filler, 64 << 10);
+    let refused = || grid.millgrid(["submit", "--", "true"]);
+    until("new jobs are refused", SOON, || refused().code != 0);
+    let data = grid.data("c1").display().to_string();
+    refused().exits(5).complains(&["almost full", &data, "`c1`", "transfer-leader"]);
+    // What is there goes on: thousands of grants and ends need more than was free.
+    fs::write(&gate, "").unwrap();
+    let job = grid.wait_for_state(array, "succeeded", 4 * SOON);
+    assert!(!reserve.exists(), "they did not need the reserve: {job}");
+    grid.millgrid(["cancel", &held]).ok();
+    refused().exits(5);
+    assert_eq!(grid.leader(), "c1");
+    grid.check_replicas();
+    // A member with room takes them at once.
+    lead("c2");
+    let second = grid.submit(&["--", "true"]);
+    grid.wait_for_state(second, "succeeded", SOON);
+
+    // Starting again needs no more room than there is.
+    grid.kill("c1");
+    grid.start_one("c1");
+    grid.check_replicas();
+    lead("c1");
+    refused().exits(5);
+    fs::remove_file(&filler).unwrap();
+    until("new jobs are taken again", SOON, || refused().code == 0);
+    until("it has a reserve again", SOON, || reserve.exists());
+    assert_eq!(grid.submit(&["--request-id", "before", "--hold", "--", "true"]), first);
+    grid.kill("c1");
+    grid.start_one("c1");
+    grid.check_replicas();
+    let log = grid.log("c1");
+    assert!(log.contains("the disk is almost full") && log.contains("there is room on the disk again"), "{log}");
+}
+
+/// Takes all but so many bytes of a disk.
+fn fill(file: &Path, left: u64) {
+    let disk = rustix::fs::statvfs(file.parent().unwrap()).unwrap();
+    let size = disk.f_bavail * disk.f_frsize - left;
+    let file = fs::File::create(file).unwrap();
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
+}
+
 /// Where the record that covers a byte of a segment begins and ends: its length is in its first four bytes, and it is
 /// filled up to a multiple of 8.
 fn record_at(segment: &[u8], byte: usize) -> (usize, usize) {

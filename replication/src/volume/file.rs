@@ -13,12 +13,17 @@ use rustix::fs::{Advice, FlockOperation, fadvise, flock};
 use super::{Volume, failed, sync_failed};
 use crate::Failure;
 
+mod reserve;
+
+pub use self::reserve::Reserve;
+
 /// A directory on a disk, locked against other processes while it is open.
 #[derive(Debug)]
 pub struct FileVolume {
     path: PathBuf,
     directory: File,
     open: BTreeMap<String, File>,
+    reserve: Option<Reserve>,
 }
 
 impl FileVolume {
@@ -38,10 +43,20 @@ impl FileVolume {
         }
         let directory = File::open(path).map_err(failed("open", path.to_owned()))?;
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(FileVolume { path: path.to_owned(), directory, open: BTreeMap::new() }),
+            Ok(()) => Ok(FileVolume { path: path.to_owned(), directory, open: BTreeMap::new(), reserve: None }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::InUse { path: path.to_owned() }),
             Err(error) => Err(failed("lock", path.to_owned())(error.into())),
         }
+    }
+
+    /// The same, with a reserve that it gives up rather than fail on a full disk.
+    pub fn with_reserve(self, reserve: Option<Reserve>) -> FileVolume {
+        FileVolume { reserve, ..self }
+    }
+
+    /// Whether what failed may be tried again, because the reserve made room.
+    fn made_room(&self, error: &io::Error) -> bool {
+        reserve::is_full(error) && self.reserve.as_ref().is_some_and(Reserve::release)
     }
 
     /// The file's handle for appending; kept open, because a log syncs the same file thousands of times a second.
@@ -70,13 +85,30 @@ impl Volume for FileVolume {
     }
 
     fn create(&mut self, name: &str) -> io::Result<()> {
-        let file = OpenOptions::new().append(true).create_new(true).open(self.path.join(name))?;
+        let mut options = OpenOptions::new();
+        options.append(true).create_new(true);
+        let file = match options.open(self.path.join(name)) {
+            Err(error) if self.made_room(&error) => options.open(self.path.join(name))?,
+            opened => opened?,
+        };
         self.open.insert(name.to_owned(), file);
         Ok(())
     }
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.handle(name)?.write_all(bytes)
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let mut file = self.handle(name)?;
+            match file.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A part of it may be there, so that nothing but the rest may follow.
+                Err(error) if self.made_room(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
