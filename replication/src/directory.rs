@@ -146,7 +146,8 @@ impl DataDirectory {
         }
         let volume = FileVolume::open(&path.join(LOG))?.with_reserve(self.reserve.clone());
         let (log, contents) = Log::open(volume, &self.owner(bootstrap), settings)?;
-        let mut snapshots = Snapshots::open(FileVolume::open(&path.join(SNAPSHOTS))?)?;
+        let volume = FileVolume::open(&path.join(SNAPSHOTS))?.sparing(self.reserve.clone());
+        let mut snapshots = Snapshots::open(volume)?;
         let recovered = recover(contents, &mut snapshots)?;
         Ok((log, snapshots, recovered))
     }

@@ -2,10 +2,13 @@
 
 use std::fs;
 
-use proto::v1::{BootstrapRequest, Member};
+use proto::{
+    internal::Configuration,
+    v1::{BootstrapRequest, Member},
+};
 
 use super::DataDirectory;
-use crate::{Failure, LogSettings};
+use crate::{Failure, LogSettings, Write};
 
 fn member(id: u64) -> Member {
     let port = 7000 + id;
@@ -148,4 +151,25 @@ fn a_disk_that_failed_to_sync_is_never_opened_again() {
     }
     // Under another name neither.
     assert!(matches!(DataDirectory::open(&path, "c4", 4), Err(Failure::Condemned { .. })));
+}
+
+#[test]
+fn a_snapshot_leaves_the_room_that_the_log_lives_on() {
+    let (_temporary, mut directory) = bootstrapped();
+    let members = Configuration { voters: vec![1, 2, 3], ..Configuration::default() };
+    // More than any disk has free.
+    directory.keep_reserve(1 << 60);
+    let (mut log, mut snapshots, recovered) = directory.recover(LogSettings::default()).unwrap();
+    let mut incoming = snapshots.begin(1, 1, &members).unwrap();
+    let failure = snapshots.write(&mut incoming, b"state").unwrap_err();
+    assert_eq!(failure.exit_code(), 1, "it is tried again later: {failure}");
+    snapshots.abandon(incoming).unwrap();
+    let hard_state = Some(recovered.hard_state);
+    let write = Write { number: 1, hard_state, entries: Vec::new(), snapshot: None, must_sync: true };
+    log.append(&write).unwrap();
+    drop((log, snapshots));
+
+    directory.keep_reserve(1);
+    let (_log, mut snapshots, _) = directory.recover(LogSettings::default()).unwrap();
+    snapshots.store(1, 1, &members, [b"state"]).unwrap();
 }

@@ -23,7 +23,18 @@ pub struct FileVolume {
     path: PathBuf,
     directory: File,
     open: BTreeMap<String, File>,
-    reserve: Option<Reserve>,
+    room: Room,
+}
+
+/// What a volume does on a disk that is almost full.
+#[derive(Debug)]
+enum Room {
+    /// It uses the disk to its last byte.
+    Disk,
+    /// After the last byte it gives this up.
+    Reserve(Reserve),
+    /// It leaves as much as this free for those who have it.
+    Spare(Reserve),
 }
 
 impl FileVolume {
@@ -43,7 +54,7 @@ impl FileVolume {
         }
         let directory = File::open(path).map_err(failed("open", path.to_owned()))?;
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(FileVolume { path: path.to_owned(), directory, open: BTreeMap::new(), reserve: None }),
+            Ok(()) => Ok(FileVolume { path: path.to_owned(), directory, open: BTreeMap::new(), room: Room::Disk }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::InUse { path: path.to_owned() }),
             Err(error) => Err(failed("lock", path.to_owned())(error.into())),
         }
@@ -51,12 +62,18 @@ impl FileVolume {
 
     /// The same, with a reserve that it gives up rather than fail on a full disk.
     pub fn with_reserve(self, reserve: Option<Reserve>) -> FileVolume {
-        FileVolume { reserve, ..self }
+        FileVolume { room: reserve.map_or(Room::Disk, Room::Reserve), ..self }
+    }
+
+    /// The same for what can wait: it fails as on a full disk while less than the reserve's size would be left free,
+    /// so that it never takes what the log lives on.
+    pub fn sparing(self, reserve: Option<Reserve>) -> FileVolume {
+        FileVolume { room: reserve.map_or(Room::Disk, Room::Spare), ..self }
     }
 
     /// Whether what failed may be tried again, because the reserve made room.
     fn made_room(&self, error: &io::Error) -> bool {
-        reserve::is_full(error) && self.reserve.as_ref().is_some_and(Reserve::release)
+        matches!(&self.room, Room::Reserve(reserve) if reserve::is_full(error) && reserve.release())
     }
 
     /// The file's handle for appending; kept open, because a log syncs the same file thousands of times a second.
@@ -96,6 +113,11 @@ impl Volume for FileVolume {
     }
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        if let Room::Spare(reserve) = &self.room
+            && reserve.free_bytes()? < reserve.bytes().saturating_add(bytes.len() as u64)
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let mut rest = bytes;
         while !rest.is_empty() {
             let mut file = self.handle(name)?;
