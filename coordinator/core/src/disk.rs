@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(ask(&mut core, 10, Request::CancelJob(cancel)), Ok(true));
         let hold = v1::HoldJobRequest { request_id: "d".to_owned(), job_id: 1 };
         assert_eq!(ask(&mut core, 11, Request::HoldJob(hold)), Ok(true));
-        let drain = v1::DrainWorkerRequest { request_id: "e".to_owned(), name: "w".to_owned() };
+        let drain = v1::DrainWorkerRequest { request_id: "e".to_owned(), name: "w".to_owned(), ..Default::default() };
         assert_eq!(ask(&mut core, 12, Request::DrainWorker(drain)), Ok(true));
     }
 
