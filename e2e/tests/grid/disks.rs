@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
-use e2e::{Cluster, Place, until};
+use e2e::{Cluster, Output, Place, until};
 
 use crate::SOON;
 
@@ -146,14 +146,14 @@ fn a_full_disk_refuses_new_jobs_and_records_what_ends() {
         return;
     }
     grid.start_with_worker();
-    let lead = |name: &str| {
-        // It is refused until the member has caught up.
-        until("leadership moves", SOON, || grid.millgrid(["cluster", "transfer-leader", name]).code == 0);
-        assert_eq!(grid.leader(), name);
-    };
-    lead("c1");
+    lead(&grid, "c1");
     let reserve = grid.data("c1").join("reserve");
     until("it has a reserve", SOON, || reserve.exists());
+    // The next process takes it over.
+    grid.kill("c1");
+    grid.start_one("c1");
+    grid.check_replicas();
+    lead(&grid, "c1");
     let held = grid.submit(&["--hold", "--", "true"]).to_string();
     let gate = grid.file("gate");
     let script = format!("until test -e {}; do sleep 0.05; done", gate.display());
@@ -162,20 +162,19 @@ fn a_full_disk_refuses_new_jobs_and_records_what_ends() {
 
     let filler = grid.data("c1").join("filler");
     fill(&filler, 64 << 10);
-    let refused = || grid.millgrid(["submit", "--", "true"]);
-    until("new jobs are refused", SOON, || refused().code != 0);
+    until("new jobs are refused", SOON, || submitted(&grid).code != 0);
     let data = grid.data("c1").display().to_string();
-    refused().exits(5).complains(&["almost full", &data, "`c1`", "transfer-leader"]);
+    submitted(&grid).exits(5).complains(&["almost full", &data, "`c1`", "transfer-leader"]);
     // What is there goes on: thousands of grants and ends need more than was free.
     fs::write(&gate, "").unwrap();
     let job = grid.wait_for_state(array, "succeeded", 4 * SOON);
     assert!(!reserve.exists(), "they did not need the reserve: {job}");
     grid.millgrid(["cancel", &held]).ok();
-    refused().exits(5);
+    submitted(&grid).exits(5);
     assert_eq!(grid.leader(), "c1");
     grid.check_replicas();
     // A member with room takes them at once.
-    lead("c2");
+    lead(&grid, "c2");
     let second = grid.submit(&["--", "true"]);
     grid.wait_for_state(second, "succeeded", SOON);
 
@@ -183,10 +182,10 @@ fn a_full_disk_refuses_new_jobs_and_records_what_ends() {
     grid.kill("c1");
     grid.start_one("c1");
     grid.check_replicas();
-    lead("c1");
-    refused().exits(5);
+    lead(&grid, "c1");
+    submitted(&grid).exits(5);
     fs::remove_file(&filler).unwrap();
-    until("new jobs are taken again", SOON, || refused().code == 0);
+    until("new jobs are taken again", SOON, || submitted(&grid).code == 0);
     until("it has a reserve again", SOON, || reserve.exists());
     assert_eq!(grid.submit(&["--request-id", "before", "--hold", "--", "true"]), first);
     grid.kill("c1");
@@ -194,6 +193,18 @@ fn a_full_disk_refuses_new_jobs_and_records_what_ends() {
     grid.check_replicas();
     let log = grid.log("c1");
     assert!(log.contains("the disk is almost full") && log.contains("there is room on the disk again"), "{log}");
+}
+
+/// Moves leadership; it is refused until the member has caught up.
+#[track_caller]
+fn lead(grid: &Cluster, name: &str) {
+    until("leadership moves", SOON, || grid.millgrid(["cluster", "transfer-leader", name]).code == 0);
+    assert_eq!(grid.leader(), name);
+}
+
+/// What became of a job that was submitted now.
+fn submitted(grid: &Cluster) -> Output {
+    grid.millgrid(["submit", "--", "true"])
 }
 
 /// Takes all but so many bytes of a disk.

@@ -173,3 +173,19 @@ fn a_snapshot_leaves_the_room_that_the_log_lives_on() {
     let (_log, mut snapshots, _) = directory.recover(LogSettings::default()).unwrap();
     snapshots.store(1, 1, &members, [b"state"]).unwrap();
 }
+
+#[test]
+fn the_reserve_of_an_earlier_process_is_not_held_open() {
+    let (temporary, mut directory) = bootstrapped();
+    directory.keep_reserve(1 << 20);
+    directory.reserve().unwrap().make().unwrap();
+    drop(directory);
+    let path = temporary.path().join("c2");
+    let mut directory = DataDirectory::open(&path, "c2", 2).unwrap();
+    directory.keep_reserve(1 << 20);
+    assert!(directory.reserve().unwrap().is_held());
+    let _recovered = directory.recover(LogSettings::default()).unwrap();
+    // Removed while somebody has it open it would free nothing.
+    let open = fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    assert_eq!(open.filter(|file| *file == path.join("reserve")).count(), 0);
+}
