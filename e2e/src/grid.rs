@@ -18,14 +18,15 @@ use crate::{
     output::{Output, Running},
     ports, processes,
     programs::{Environment, bare_millgrid},
+    replicas,
     wait::{eventually, until},
 };
 
 /// What `down` may take, with room for a busy machine; the promise is 3 s and is tested where nothing else runs.
 const DOWN: Duration = Duration::from_secs(10);
 
-/// By then replicas that can reach each other have applied the same.
-const AGREE: Duration = Duration::from_secs(15);
+/// By then members that can reach each other have a leader.
+const ELECTED: Duration = Duration::from_secs(15);
 
 /// Tests that measure wait here until they are alone.
 static ROOM: RwLock<()> = RwLock::new(());
@@ -225,7 +226,7 @@ impl Grid {
     /// The leader's name, once there is one.
     #[track_caller]
     pub fn leader(&self) -> String {
-        eventually("there is a leader", AGREE, || {
+        eventually("there is a leader", ELECTED, || {
             let status = self.millgrid(["cluster", "status", "-o", "json", "--timeout", "2s"]);
             let leader = (status.code == 0).then(|| status.json()["leader"].as_str().map(str::to_owned));
             leader.flatten()
@@ -250,32 +251,7 @@ impl Grid {
     /// Waits until all three replicas are reachable and have the same digest.
     #[track_caller]
     pub fn check_replicas(&self) {
-        let mut last = String::new();
-        let what = "three replicas with one digest";
-        let limit = AGREE;
-        let start = std::time::Instant::now();
-        loop {
-            let output = self.millgrid(["cluster", "status", "-o", "json", "--timeout", "5s"]);
-            if output.code == 0 {
-                let status = output.json();
-                let members = status["members"].as_array().cloned().unwrap_or_default();
-                let digest = |member: &Value| (member["digest_index"].clone(), member["digest"].clone());
-                let known = members.iter().filter(|member| member["digest"].is_string()).count();
-                if known >= 2 {
-                    // Digests of one index that differ never become equal: no second look.
-                    let all: Vec<_> =
-                        members.iter().filter(|member| member["digest"].is_string()).map(digest).collect();
-                    assert!(all.iter().all(|one| *one == all[0]), "replicas differ: {status}");
-                }
-                if members.len() == 3 && known == 3 {
-                    return;
-                }
-            }
-            last.clone_from(&output.stdout);
-            last.push_str(&output.stderr);
-            assert!(start.elapsed() < limit, "not within {limit:?}: {what}\n{last}");
-            thread::sleep(Duration::from_millis(100));
-        }
+        replicas::agree(|arguments| self.millgrid([&["cluster", "status"], arguments].concat()));
     }
 
     /// Everything of this grid, its state too.

@@ -6,17 +6,23 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cluster;
 mod document;
 mod grid;
+mod network;
 mod output;
+mod permission;
 mod ports;
 mod processes;
 mod programs;
+mod replicas;
 mod transcript;
 mod wait;
 
+pub use cluster::{Cluster, Place};
 pub use document::{check_fields, text, whole};
 pub use grid::{Grid, Options, Test};
+pub use network::Network;
 pub use output::{Output, Running};
 pub use processes::processes_of;
 pub use programs::{Environment, bare_millgrid};

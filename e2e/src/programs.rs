@@ -39,24 +39,30 @@ impl Environment {
 /// `millgrid` with this home, working there too, without anything that the caller's environment says about grids;
 /// its output is piped.
 pub fn bare_millgrid(home: &Path) -> Command {
-    let mut command = Command::new(millgrid());
-    for (name, _) in env::vars_os() {
-        if name.to_string_lossy().starts_with("MILLGRID_") || name.to_string_lossy().starts_with("XDG_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = bare("millgrid");
     command.env("HOME", home).current_dir(home);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
+/// One of our programs, without anything that the caller's environment says about grids.
+pub fn bare(name: &str) -> Command {
+    let mut command = Command::new(program(name));
+    for (name, _) in env::vars_os() {
+        if ["MILLGRID_", "XDG_", "AWS_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// It is built into the folder that this program was built into.
-fn millgrid() -> PathBuf {
+fn program(name: &str) -> PathBuf {
     let own = env::current_exe().unwrap();
     // A test program is one folder deeper, in `deps`.
     let folder = own.parent().unwrap();
     let folder = if folder.ends_with("deps") { folder.parent().unwrap() } else { folder };
-    let program = folder.join("millgrid");
+    let program = folder.join(name);
     assert!(program.exists(), "{} is not built: cargo build --release --locked --bins", program.display());
     program
 }

@@ -9,10 +9,12 @@ use proto::{
 };
 
 use crate::{
-    Failure, FileLog, FileVolume, Log, LogSettings, Owner, Recovered, SnapshotFiles, Snapshots, Volume, recover,
+    Failure, FileLog, FileVolume, Log, LogSettings, Owner, Recovered, Reserve, SnapshotFiles, Snapshots, Volume,
+    recover,
     volume::{failed, read_whole, settle, sync_failed},
 };
 
+mod condemned;
 #[cfg(test)]
 mod tests;
 
@@ -37,12 +39,15 @@ pub struct Identity {
 /// bootstrap   cluster id and first members     written once; comes after the empty log
 /// log/        segments
 /// snapshots/  the newest two
+/// reserve     room that the log gives up when the disk is full
+/// sync-failed only after a failed fsync: nothing is started from this directory any more
 /// ```
 #[derive(Debug)]
 pub struct DataDirectory {
     volume: FileVolume,
     identity: Identity,
     bootstrap: Option<BootstrapRequest>,
+    reserve: Option<Reserve>,
 }
 
 impl DataDirectory {
@@ -50,9 +55,12 @@ impl DataDirectory {
     ///
     /// # Errors
     /// [`Failure::IdentityDiffers`] if it has another name, [`Failure::IdentityMissing`] if it has a log but no
-    /// identity, [`Failure::InUse`] if another process has it.
+    /// identity, [`Failure::InUse`] if another process has it, [`Failure::Condemned`] after [`DataDirectory::condemn`].
     pub fn open(path: &Path, name: &str, drawn_id: u64) -> Result<DataDirectory, Failure> {
         let mut volume = FileVolume::open(path)?;
+        if condemned::is_condemned(path) {
+            return Err(Failure::Condemned { path: path.to_owned() });
+        }
         settle(&mut volume)?;
         let identity = match read_record::<Member>(&volume, IDENTITY)? {
             Some(member) if member.name == name => Identity { member_id: member.id, name: member.name },
@@ -71,7 +79,26 @@ impl DataDirectory {
             }
         };
         let bootstrap = read_record(&volume, BOOTSTRAP)?;
-        Ok(DataDirectory { volume, identity, bootstrap })
+        Ok(DataDirectory { volume, identity, bootstrap, reserve: None })
+    }
+
+    /// Says on the disk that a sync of it failed, for whoever starts this member again. The process that had it open
+    /// does this before it ends.
+    ///
+    /// # Errors
+    /// What the disk says; the mark may be there nevertheless.
+    pub fn condemn(path: &Path) -> Result<(), Failure> {
+        condemned::condemn(path).map_err(failed("mark", path.to_owned()))
+    }
+
+    /// The log shall have so many bytes in reserve; they aren't taken before [`Reserve::make`].
+    pub fn keep_reserve(&mut self, bytes: u64) {
+        self.reserve = Some(Reserve::of(&self.volume.path(""), bytes));
+    }
+
+    /// The log's reserve.
+    pub fn reserve(&self) -> Option<&Reserve> {
+        self.reserve.as_ref()
     }
 
     /// Whose it is.
@@ -117,8 +144,10 @@ impl DataDirectory {
         if !path.join(LOG).is_dir() {
             return Err(Failure::Wiped { path });
         }
-        let (log, contents) = Log::open(FileVolume::open(&path.join(LOG))?, &self.owner(bootstrap), settings)?;
-        let mut snapshots = Snapshots::open(FileVolume::open(&path.join(SNAPSHOTS))?)?;
+        let volume = FileVolume::open(&path.join(LOG))?.with_reserve(self.reserve.clone());
+        let (log, contents) = Log::open(volume, &self.owner(bootstrap), settings)?;
+        let volume = FileVolume::open(&path.join(SNAPSHOTS))?.sparing(self.reserve.clone());
+        let mut snapshots = Snapshots::open(volume)?;
         let recovered = recover(contents, &mut snapshots)?;
         Ok((log, snapshots, recovered))
     }

@@ -24,6 +24,17 @@ pub enum Failure {
         /// What the system said.
         source: io::Error,
     },
+    /// An fsync failed when this directory was last in use.
+    #[error(
+        "{} must not be used again: an fsync on this disk failed before, and what it holds may be less than it \
+         promised; the other members go on without it, replace it by a new member with an empty directory on a good \
+         disk",
+        path.display()
+    )]
+    Condemned {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// An earlier write or sync failed; the log takes nothing any more.
     #[error("the log at {} failed before and takes nothing any more", path.display())]
     Poisoned {
@@ -128,11 +139,11 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The exit code of a process that ends of this: 70 after a failed sync (nothing may restart it), 71 when
+    /// The exit code of a process that ends of this: 70 after a failed sync, now or earlier (nothing may restart it), 71 when
     /// the disk is damaged, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Failure::Sync { .. } | Failure::Poisoned { .. } => 70,
+            Failure::Sync { .. } | Failure::Condemned { .. } | Failure::Poisoned { .. } => 70,
             Failure::Corrupt { .. }
             | Failure::Contradiction { .. }
             | Failure::Wiped { .. }

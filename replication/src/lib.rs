@@ -69,7 +69,7 @@ pub use self::snapshots::{IncomingSnapshot, Snapshots};
 pub use self::step::{
     Committed, Compaction, Follower, FollowerState, Input, Outputs, Proposal, ReadReady, Role, Standing, Status, Write,
 };
-pub use self::volume::{Crash, FileVolume, MemoryVolume, Volume};
+pub use self::volume::{Crash, FileVolume, MemoryVolume, Reserve, Volume};
 
 /// The write-ahead log in a directory.
 pub type FileLog = Log<FileVolume>;

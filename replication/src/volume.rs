@@ -7,7 +7,7 @@ use crate::Failure;
 mod file;
 mod memory;
 
-pub use self::file::FileVolume;
+pub use self::file::{FileVolume, Reserve};
 pub use self::memory::{Crash, MemoryVolume};
 
 /// One flat directory of files that only grow. Nothing is durable before the sync that covers it: bytes by

@@ -56,6 +56,8 @@ pub struct Core {
     pub(crate) specs: Specs,
     pub(crate) planning: Planning,
     snapshots: Snapshots,
+    /// No new work is taken while this coordinator leads.
+    pub(crate) disk_is_low: bool,
     tick_flying: bool,
     /// The last one was dropped: none before this local time.
     tick_not_before_ms: u64,
@@ -121,6 +123,7 @@ impl Core {
             specs: Specs::default(),
             planning: Planning::default(),
             snapshots: Snapshots::default(),
+            disk_is_low: false,
             tick_flying: false,
             tick_not_before_ms: 0,
             outputs: Vec::new(),
@@ -178,6 +181,7 @@ impl Core {
                 self.figures.snapshots += u64::from(stored);
             }
             Input::SnapshotWanted => self.snapshots.wanted = true,
+            Input::DiskLow(low) => self.disk_is_low = low,
             Input::Tick => {}
         }
     }

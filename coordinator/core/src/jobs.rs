@@ -94,6 +94,7 @@ impl Core {
     }
 
     fn submission(&self, caller: &Caller, mut request: v1::SubmitJobsRequest) -> Result<Command, Refusal> {
+        self.check_disk()?;
         if request.specs.is_empty() || request.specs.len() > limits::JOBS_PER_SUBMIT {
             let message = format!("{} jobs in one submit, 1 to {}", request.specs.len(), limits::JOBS_PER_SUBMIT);
             return Err(invalid("specs", message, "split them into several submits"));
@@ -132,6 +133,7 @@ impl Core {
     }
 
     fn upload_blob(&mut self, call: CallId, request: v1::UploadBlobRequest) -> Result<(), Refusal> {
+        self.check_disk()?;
         if request.data.is_empty() || request.data.len() > limits::BLOB_BYTES {
             let message = format!("{} bytes, 1 to {}", request.data.len(), limits::BLOB_BYTES);
             return Err(invalid("data", message, "split it into several blobs"));

@@ -10,6 +10,7 @@
 
 mod calls;
 mod clock;
+mod disk;
 mod grants;
 mod jobs;
 pub mod limits;
@@ -69,6 +70,8 @@ pub enum Input {
     SnapshotEnded { index: u64, stored: bool },
     /// A follower needs a snapshot newer than the last.
     SnapshotWanted,
+    /// Whether the disk of this coordinator is almost full: new jobs are refused while it leads.
+    DiskLow(bool),
     /// Time has passed; at least every 50 ms.
     Tick,
 }

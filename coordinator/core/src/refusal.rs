@@ -20,6 +20,8 @@ pub enum Code {
 pub const NOT_LEADER: &str = "NOT_LEADER";
 /// The leader changed while the call was under way: whether it took effect is not known.
 pub const LEADER_CHANGED: &str = "LEADER_CHANGED";
+/// The leader's disk is almost full: new jobs are refused, what runs goes on.
+pub const DISK_LOW: &str = "DISK_LOW";
 /// Nothing that any pool could launch holds one task.
 pub const INFEASIBLE: &str = "INFEASIBLE";
 

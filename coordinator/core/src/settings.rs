@@ -13,6 +13,8 @@ pub struct Settings {
     pub pools: Vec<Pool>,
     /// Bucket and prefix of the grid's own objects, e.g. `s3://dev/.millgrid/`.
     pub grid_prefix: String,
+    /// The place that this coordinator's log is on, for people who are told that it is almost full.
+    pub disk: String,
     /// A worker renews its session so often.
     pub renew_interval_ms: u64,
     /// A worker kills what runs so long after its last good renewal was sent.
@@ -37,6 +39,7 @@ impl Settings {
             proposer,
             pools: Vec::new(),
             grid_prefix: String::new(),
+            disk: String::new(),
             renew_interval_ms: 3_000,
             session_lifetime_ms: 30_000,
             silent_after_ms: 15_000,

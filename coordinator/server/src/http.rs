@@ -52,7 +52,7 @@ fn answer(member: &Member, request: &Request<Incoming>) -> Response<Full<Bytes>>
     match request.uri().path() {
         "/livez" => text(StatusCode::OK, "alive\n"),
         "/readyz" => match readiness(member) {
-            Ok(()) => text(StatusCode::OK, "ready\n"),
+            Ok(body) => text(StatusCode::OK, body),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         },
         "/leaderz" => match member.running() {
@@ -69,7 +69,7 @@ fn answer(member: &Member, request: &Request<Incoming>) -> Response<Full<Bytes>>
     }
 }
 
-fn readiness(member: &Member) -> Result<(), &'static str> {
+fn readiness(member: &Member) -> Result<&'static str, &'static str> {
     let running = member.running().map_err(|_| "not bootstrapped: run `millgrid cluster bootstrap`\n")?;
     let status = running.replica_status();
     if status.leader.is_none() {
@@ -78,7 +78,9 @@ fn readiness(member: &Member) -> Result<(), &'static str> {
     if running.applied_index() + READY_LAG < status.commit_index {
         return Err("catching up\n");
     }
-    Ok(())
+    // As a way in it is as good as any.
+    let low = "ready, but the disk is almost full: new jobs are refused while this coordinator leads\n";
+    Ok(if running.disk().is_low() { low } else { "ready\n" })
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {

@@ -23,6 +23,7 @@ pub mod tls;
 mod calls;
 mod channels;
 mod clock;
+mod disk;
 mod front;
 mod http;
 mod inbox;

@@ -12,6 +12,7 @@ use coordinator::{
     serve::Listeners,
     tls,
 };
+use replication::DataDirectory;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::timeout,
@@ -20,6 +21,8 @@ use tracing::{error, info};
 
 /// A planned stop waits so long for another member to lead.
 const HANDOVER: Duration = Duration::from_secs(2);
+/// A disk that fails may hang too; the end waits no longer for it.
+const MARK: Duration = Duration::from_secs(1);
 
 fn main() {
     let config = match config::load(&Arguments::parse()) {
@@ -33,7 +36,12 @@ fn main() {
     abort_on_panic();
     info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
     let exit = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(config)),
+        Ok(runtime) => {
+            let exit = runtime.block_on(run(config));
+            // Nothing is worth waiting for any more, least of all a disk that hangs.
+            runtime.shutdown_background();
+            exit
+        }
         Err(error) => {
             error!(%error, "can't start");
             Exit::Failed
@@ -43,7 +51,23 @@ fn main() {
     std::process::exit(exit.code());
 }
 
+/// Serves until the end, and leaves word on the disk if nothing may be started from it again.
 async fn run(config: Config) -> Exit {
+    let directory = config.data_dir.clone();
+    let exit = serve(config).await;
+    if exit == Exit::Sync {
+        let marked = tokio::task::spawn_blocking(move || DataDirectory::condemn(&directory));
+        match timeout(MARK, marked).await {
+            Ok(Ok(Ok(()))) => {}
+            // It fails every sync, this one too.
+            Ok(Ok(Err(failure))) => error!(%failure, "this disk was not marked for good; don't restart on it"),
+            Ok(Err(_)) | Err(_) => error!("this disk was not marked: it doesn't answer; don't restart on it"),
+        }
+    }
+    exit
+}
+
+async fn serve(config: Config) -> Exit {
     let tls = match tls::load(&config) {
         Ok(tls) => tls,
         Err(invalid) => {

@@ -42,6 +42,13 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("raft_uncommitted_bytes", "Bytes proposed and not yet committed", |member| {
         member.replica_status().uncommitted_bytes
     }),
+    ("disk_free_bytes", "Bytes free on the disk of the log, its reserve not counted", |member| {
+        member.disk().free_bytes()
+    }),
+    ("disk_low", "1 while new jobs are refused because the disk is almost full", |member| {
+        u64::from(member.disk().is_low())
+    }),
+    ("disk_reserve_held", "1 while the log has its reserve", |member| u64::from(member.disk().reserve_is_held())),
     ("members", "Members of the cluster", |member| member.members().len() as u64),
     ("calls_open", "Calls under way at this leader", |member| member.figures().open_calls),
     ("watches", "Watches under way at this leader", |member| member.figures().watches),

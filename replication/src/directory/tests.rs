@@ -2,10 +2,13 @@
 
 use std::fs;
 
-use proto::v1::{BootstrapRequest, Member};
+use proto::{
+    internal::Configuration,
+    v1::{BootstrapRequest, Member},
+};
 
 use super::DataDirectory;
-use crate::{Failure, LogSettings};
+use crate::{Failure, LogSettings, Write};
 
 fn member(id: u64) -> Member {
     let port = 7000 + id;
@@ -129,4 +132,60 @@ fn a_damaged_record_is_refused() {
         }
         fs::write(path.join(name), whole).unwrap();
     }
+}
+
+#[test]
+fn a_disk_that_failed_to_sync_is_never_opened_again() {
+    let (temporary, directory) = bootstrapped();
+    let path = temporary.path().join("c2");
+    // Whoever finds out has it open.
+    DataDirectory::condemn(&path).unwrap();
+    DataDirectory::condemn(&path).unwrap();
+    drop(directory);
+    for _ in 0..2 {
+        let failure = DataDirectory::open(&path, "c2", 2).unwrap_err();
+        assert!(matches!(failure, Failure::Condemned { .. }), "{failure}");
+        assert_eq!(failure.exit_code(), 70);
+        let message = failure.to_string();
+        assert!(message.contains("must not be used again") && message.contains("empty directory"), "{message}");
+    }
+    // Under another name neither.
+    assert!(matches!(DataDirectory::open(&path, "c4", 4), Err(Failure::Condemned { .. })));
+}
+
+#[test]
+fn a_snapshot_leaves_the_room_that_the_log_lives_on() {
+    let (_temporary, mut directory) = bootstrapped();
+    let members = Configuration { voters: vec![1, 2, 3], ..Configuration::default() };
+    // More than any disk has free.
+    directory.keep_reserve(1 << 60);
+    let (mut log, mut snapshots, recovered) = directory.recover(LogSettings::default()).unwrap();
+    let mut incoming = snapshots.begin(1, 1, &members).unwrap();
+    let failure = snapshots.write(&mut incoming, b"state").unwrap_err();
+    assert_eq!(failure.exit_code(), 1, "it is tried again later: {failure}");
+    snapshots.abandon(incoming).unwrap();
+    let hard_state = Some(recovered.hard_state);
+    let write = Write { number: 1, hard_state, entries: Vec::new(), snapshot: None, must_sync: true };
+    log.append(&write).unwrap();
+    drop((log, snapshots));
+
+    directory.keep_reserve(1);
+    let (_log, mut snapshots, _) = directory.recover(LogSettings::default()).unwrap();
+    snapshots.store(1, 1, &members, [b"state"]).unwrap();
+}
+
+#[test]
+fn the_reserve_of_an_earlier_process_is_not_held_open() {
+    let (temporary, mut directory) = bootstrapped();
+    directory.keep_reserve(1 << 20);
+    directory.reserve().unwrap().make().unwrap();
+    drop(directory);
+    let path = temporary.path().join("c2");
+    let mut directory = DataDirectory::open(&path, "c2", 2).unwrap();
+    directory.keep_reserve(1 << 20);
+    assert!(directory.reserve().unwrap().is_held());
+    let _recovered = directory.recover(LogSettings::default()).unwrap();
+    // Removed while somebody has it open it would free nothing.
+    let open = fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    assert_eq!(open.filter(|file| *file == path.join("reserve")).count(), 0);
 }

@@ -13,12 +13,28 @@ use rustix::fs::{Advice, FlockOperation, fadvise, flock};
 use super::{Volume, failed, sync_failed};
 use crate::Failure;
 
+mod reserve;
+
+pub use self::reserve::Reserve;
+
 /// A directory on a disk, locked against other processes while it is open.
 #[derive(Debug)]
 pub struct FileVolume {
     path: PathBuf,
     directory: File,
     open: BTreeMap<String, File>,
+    room: Room,
+}
+
+/// What a volume does on a disk that is almost full.
+#[derive(Debug)]
+enum Room {
+    /// It uses the disk to its last byte.
+    Disk,
+    /// After the last byte it gives this up.
+    Reserve(Reserve),
+    /// It leaves as much as this free for those who have it.
+    Spare(Reserve),
 }
 
 impl FileVolume {
@@ -38,10 +54,26 @@ impl FileVolume {
         }
         let directory = File::open(path).map_err(failed("open", path.to_owned()))?;
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(FileVolume { path: path.to_owned(), directory, open: BTreeMap::new() }),
+            Ok(()) => Ok(FileVolume { path: path.to_owned(), directory, open: BTreeMap::new(), room: Room::Disk }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::InUse { path: path.to_owned() }),
             Err(error) => Err(failed("lock", path.to_owned())(error.into())),
         }
+    }
+
+    /// The same, with a reserve that it gives up rather than fail on a full disk.
+    pub fn with_reserve(self, reserve: Option<Reserve>) -> FileVolume {
+        FileVolume { room: reserve.map_or(Room::Disk, Room::Reserve), ..self }
+    }
+
+    /// The same for what can wait: it fails as on a full disk while less than the reserve's size would be left free,
+    /// so that it never takes what the log lives on.
+    pub fn sparing(self, reserve: Option<Reserve>) -> FileVolume {
+        FileVolume { room: reserve.map_or(Room::Disk, Room::Spare), ..self }
+    }
+
+    /// Whether what failed may be tried again, because the reserve made room.
+    fn made_room(&self, error: &io::Error) -> bool {
+        matches!(&self.room, Room::Reserve(reserve) if reserve::is_full(error) && reserve.release())
     }
 
     /// The file's handle for appending; kept open, because a log syncs the same file thousands of times a second.
@@ -70,17 +102,43 @@ impl Volume for FileVolume {
     }
 
     fn create(&mut self, name: &str) -> io::Result<()> {
-        let file = OpenOptions::new().append(true).create_new(true).open(self.path.join(name))?;
+        let mut options = OpenOptions::new();
+        options.append(true).create_new(true);
+        let file = match options.open(self.path.join(name)) {
+            Err(error) if self.made_room(&error) => options.open(self.path.join(name))?,
+            opened => opened?,
+        };
         self.open.insert(name.to_owned(), file);
         Ok(())
     }
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.handle(name)?.write_all(bytes)
+        if let Room::Spare(reserve) = &self.room
+            && reserve.free_bytes()? < reserve.bytes().saturating_add(bytes.len() as u64)
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let mut file = self.handle(name)?;
+            match file.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A part of it may be there, so that nothing but the rest may follow.
+                Err(error) if self.made_room(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
-        self.handle(name)?.sync_data()
+        match self.open.get(name) {
+            Some(file) => file.sync_data(),
+            // Not kept open: a file that nobody writes to gives its room back when it is removed.
+            None => OpenOptions::new().append(true).open(self.path.join(name))?.sync_data(),
+        }
     }
 
     fn sync_directory(&mut self) -> io::Result<()> {

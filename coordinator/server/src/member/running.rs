@@ -19,6 +19,7 @@ use tonic::{Code, Request};
 use crate::{
     calls::CoreHandle,
     channels::Channels,
+    disk::Disk,
     ending::Ending,
     identity::Identity,
     leadership::Leadership,
@@ -44,6 +45,7 @@ pub(super) struct Parts {
     pub channels: Arc<Channels>,
     pub snapshots: Arc<Mutex<SnapshotFiles>>,
     pub status: Arc<RwLock<Status>>,
+    pub disk: Arc<Disk>,
     pub published: Arc<Published>,
     pub ending: Ending,
     pub threads: Mutex<Vec<JoinHandle<()>>>,
@@ -112,6 +114,11 @@ impl Running {
     /// How the replica stands, as of the last 50 ms.
     pub fn replica_status(&self) -> Status {
         self.parts.status.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How full this member's disk is.
+    pub fn disk(&self) -> &Disk {
+        &self.parts.disk
     }
 
     /// The core's counts, as of the last 50 ms.

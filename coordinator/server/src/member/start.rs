@@ -14,6 +14,7 @@ use crate::{
     calls::CoreHandle,
     channels::Channels,
     config::{Config, Election},
+    disk::{self, Disk},
     ending::Exit,
     inbox::Inbox,
     leadership::Leadership,
@@ -55,7 +56,9 @@ impl NotStarted {
 /// Opens the data directory; an empty one gets an identity of its own, random and for good.
 pub(super) fn open_directory(config: &Config) -> Result<DataDirectory, Failure> {
     // 53 bits: exact in every reader of JSON.
-    DataDirectory::open(&config.data_dir, &config.name, (random() >> 11).max(1))
+    let mut directory = DataDirectory::open(&config.data_dir, &config.name, (random() >> 11).max(1))?;
+    directory.keep_reserve(disk::reserve_bytes(config.election));
+    Ok(directory)
 }
 
 /// Starts all threads and the tasks that feed them.
@@ -93,6 +96,7 @@ pub(super) fn start(
     core_settings.snapshot_commands = config.snapshot_commands;
     core_settings.snapshot_bytes = config.snapshot_bytes;
     core_settings.grid_prefix = config.grid_prefix.clone();
+    core_settings.disk = format!("{} on `{}`", config.data_dir.display(), config.name);
 
     let inbox = Arc::new(Inbox::default());
     let (to_replica, from_all) = replica::channel();
@@ -149,6 +153,10 @@ pub(super) fn start(
         },
         from_all,
     )?);
+    let disk = Arc::new(Disk::default());
+    if let Some(reserve) = directory.reserve() {
+        tokio::spawn(disk::watch(reserve.clone(), Arc::clone(&disk), Arc::clone(&inbox), leads.clone()));
+    }
     let links = watch::Sender::new(None);
     let linked = links.subscribe();
     tokio::spawn(relay::keep_link(Arc::clone(&channels), leads.clone(), links));
@@ -163,6 +171,7 @@ pub(super) fn start(
         channels,
         snapshots: files,
         status,
+        disk,
         published,
         ending: member.ending.clone(),
         threads: Mutex::new(threads),

@@ -90,6 +90,7 @@ async fn health_and_metrics_need_a_certificate_and_say_what_is_missing() {
         ("/readyz", "millgrid cluster bootstrap"),
         ("/leaderz", "503 Service Unavailable"),
         ("/metrics", "millgrid_log_sync_seconds_count 0"),
+        ("/metrics", "millgrid_disk_low 0"),
         ("/nothing", "404 Not Found"),
     ] {
         let plain = TcpStream::connect(node.addresses.http).await.unwrap();
