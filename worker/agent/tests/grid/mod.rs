@@ -121,11 +121,12 @@ impl Grid {
         self.state_dir().join("tasks").join(format!("{}.{}.{}", key.job_id, key.ordinal, key.attempt))
     }
 
-    /// Whether nothing is left of an attempt. Its empty folder may be kept for another one.
+    /// Whether nothing is left of an attempt. Its empty folder and its empty spools may be kept for another one.
     pub fn is_swept(&self, key: AttemptKey) -> bool {
         let directory = self.directory(key);
         let empty = |path: &Path| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-        !directory.exists() || (!directory.join("stdout").exists() && empty(&directory.join("work")))
+        let spool = |name| fs::metadata(directory.join(name)).map_or(0, |spool| spool.len());
+        !directory.exists() || (spool("stdout") + spool("stderr") == 0 && empty(&directory.join("work")))
     }
 
     /// Serves an S3 folder; its endpoint. Bucket `dev` is the folder [`Self::bucket`].
