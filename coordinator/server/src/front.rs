@@ -26,8 +26,10 @@ use crate::{
 
 pub use stored::Stored;
 
-/// Without a leader a call is held for so long, and then refused.
-const LEADER_WAIT: Duration = Duration::from_secs(3);
+/// Without a leader a worker's stream is held for so long, and then refused.
+const STREAM_WAIT: Duration = Duration::from_secs(3);
+/// A client's call only so long: whoever has little time is told that there is no leader, and others ask again.
+const CALL_WAIT: Duration = Duration::from_millis(750);
 
 /// The public services of one member.
 #[derive(Clone)]
@@ -51,7 +53,7 @@ impl Front {
         extensions: &Extensions,
         request: call_request::Request,
     ) -> Result<call_response::Response, Status> {
-        let deadline = Instant::now() + LEADER_WAIT;
+        let deadline = Instant::now() + CALL_WAIT;
         loop {
             let mut call = self.open_until(extensions, request.clone(), deadline).await?;
             match call.next().await {
@@ -67,7 +69,8 @@ impl Front {
 
     /// Opens a call at whoever leads, as soon as somebody does.
     async fn open(&self, extensions: &Extensions, request: call_request::Request) -> Result<Call, Status> {
-        self.open_until(extensions, request, Instant::now() + LEADER_WAIT).await
+        let wait = if matches!(request, call_request::Request::WorkerConnect(_)) { STREAM_WAIT } else { CALL_WAIT };
+        self.open_until(extensions, request, Instant::now() + wait).await
     }
 
     async fn open_until(

@@ -10,7 +10,7 @@ use proto::v1::{cluster_service_server::ClusterService, *};
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Request, Response, Status};
 
-use super::{Front, LEADER_WAIT, route};
+use super::{Front, STREAM_WAIT, route};
 use crate::{identity::Identity, leadership::Leadership, member::Running, status};
 
 /// A member that doesn't answer by then can't be reached.
@@ -53,7 +53,7 @@ impl ClusterService for Front {
             name => Some(running.member_named(name).map_err(|refused| status::from_refusal(&refused))?),
         };
         let mut leadership = running.leadership();
-        let old = led(&mut leadership, Instant::now() + LEADER_WAIT).await?;
+        let old = led(&mut leadership, Instant::now() + STREAM_WAIT).await?;
         if wanted == Some(old) {
             let name = running.name_of(old).to_owned();
             return Ok(Response::new(TransferLeaderResponse { old_leader: name.clone(), new_leader: name }));
@@ -62,7 +62,7 @@ impl ClusterService for Front {
             running.begin_transfer(&request.member).map_err(|refused| status::from_refusal(&refused))?;
         } else {
             let ask = call_request::Request::TransferLeader(request);
-            let mut call = route(&running, &identity, ask, Instant::now() + LEADER_WAIT).await?;
+            let mut call = route(&running, &identity, ask, Instant::now() + STREAM_WAIT).await?;
             // The leader answers only to refuse: when it resigns, the relay breaks.
             tokio::select! {
                 answer = call.next() => if let Some(Err(refused)) = answer
@@ -70,11 +70,11 @@ impl ClusterService for Front {
                     return Err(status::from_refusal(&refused));
                 },
                 _ = leadership.wait_for(|now| now.leader != Some(old)) => {}
-                () = tokio::time::sleep(LEADER_WAIT) => {}
+                () = tokio::time::sleep(STREAM_WAIT) => {}
             }
         }
         let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != old));
-        match timeout(LEADER_WAIT, moved).await {
+        match timeout(STREAM_WAIT, moved).await {
             Ok(Ok(now)) => {
                 let new = now.leader.unwrap_or_default();
                 Ok(Response::new(TransferLeaderResponse {
