@@ -18,6 +18,7 @@ mod logs;
 mod permissions;
 mod planning;
 mod proposals;
+mod queries;
 mod reads;
 pub mod refusal;
 mod rows;

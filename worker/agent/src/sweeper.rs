@@ -201,7 +201,7 @@ mod tests {
         let spool = folder.path().join(STDOUT);
         let spares = Mutex::default();
         fs::create_dir(folder.path().join(WORK)).unwrap();
-        let mut check = |what: &str, again: bool| {
+        let check = |what: &str, again: bool| {
             sweep(folder.path(), &spares).unwrap();
             assert!(lock(&spares).pop().is_some(), "{what}");
             let left = fs::metadata(&spool).map(|spool| spool.len()).ok();

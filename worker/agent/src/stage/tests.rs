@@ -231,7 +231,7 @@ async fn a_long_manifest_travels_by_its_hash() {
     // Again, by another worker: the same, so the same word.
     assert_eq!(grid.stage.publish(&manifest, &labels(1), PREFIX).await.unwrap(), word);
     let [word] = &word[..] else { panic!("{word:?}") };
-    let hash = |hex: &str| bytes::Bytes::copy_from_slice(blake3::Hash::from_hex(hex).unwrap().as_bytes());
+    let hash = |hex: &str| Bytes::copy_from_slice(blake3::Hash::from_hex(hex).unwrap().as_bytes());
     let stored = StoredManifest {
         url: format!("{PREFIX}manifests/{}", blake3::Hash::from_slice(&manifest.hash).unwrap()),
         hash: manifest.hash.clone(),

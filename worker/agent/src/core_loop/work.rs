@@ -1,0 +1,156 @@
+//! What is done for one attempt: its directory and inputs, its process, its outputs, and what it leaves.
+
+use std::sync::Arc;
+
+use prost::Message;
+use proto::v1::{self, Cause, Manifest};
+use tokio::task::AbortHandle;
+use worker_core::{Failure, Input, Key, PublishFailure, Task};
+use worker_keeper::protocol::{self, from_agent};
+
+use super::{Agent, Event};
+use crate::{
+    keeper,
+    prepare::{self, Places, Ready},
+    record::{Logs, Memo, Record},
+    stage::{ResolvedOutput, UploadLabels},
+    sweeper::{STDERR, STDOUT, WORK},
+};
+
+impl Agent {
+    pub(super) fn prepare(&mut self, task: Arc<Task>) {
+        let key = task.key;
+        let plan = self.launcher.plan(&task.job);
+        let places =
+            Places { directory: self.spools.directory(key), scratch: self.config.scratch.join(key.to_string()) };
+        let memo = Memo { resources: Some(plan.resources()), index: task.index, outputs: Vec::new() };
+        self.records.insert(key, Record::new(places.directory.clone(), memo));
+        self.spools.open(key);
+        let made = prepare::make(&task, &plan, &places, &self.sweeper);
+        if made.is_err() || prepare::is_plain(&plan) {
+            let result = self.keep_ready(key, made);
+            self.inputs.push_back(Input::Prepared { key, result });
+            return;
+        }
+        let (stage, blobs, grid) = (self.stage.clone(), self.blobs.clone(), Arc::clone(&self.grid));
+        let events = self.events.clone();
+        let working = self.staging.spawn(async move {
+            let fetched = prepare::fetch(&task, &plan, &places, &stage, &blobs, &grid).await;
+            let _ = events.send(Event::Prepared(key, fetched.and(made)));
+        });
+        self.work_on(key, working.abort_handle());
+    }
+
+    pub(super) fn work_on(&mut self, key: Key, working: AbortHandle) {
+        if let Some(record) = self.records.get_mut(&key) {
+            record.working = Some(working);
+        }
+    }
+
+    pub(super) fn keep_ready(&mut self, key: Key, result: Result<Ready, Failure>) -> Result<(), Failure> {
+        let Ready { launch, outputs } = result?;
+        if let Some(record) = self.records.get_mut(&key) {
+            record.working = None;
+            record.memo.outputs = outputs;
+            record.scratch = launch.resources.scratch_gib > 0;
+            record.launch = Some(launch);
+        }
+        Ok(())
+    }
+
+    pub(super) fn spawn(&mut self, task: &Task, session: u64) {
+        let Some(record) = self.records.get_mut(&task.key) else { return };
+        let Some(launch) = record.launch.take() else { return };
+        let path = |name| record.directory.join(name).to_string_lossy().into_owned();
+        let spawn = protocol::Spawn {
+            key: Some(keeper::key(task.key)),
+            session,
+            env: launch.environment_now(),
+            argv: launch.argv,
+            directory: launch.directory,
+            stdout_path: path(STDOUT),
+            stderr_path: path(STDERR),
+            time_limit_ms: launch.time_limit_ms,
+            grace_ms: launch.grace_ms,
+            memory_mib: launch.resources.memory_mib,
+            cpu_milli: launch.resources.cpu_milli,
+            memo: record.memo.encode_to_vec().into(),
+        };
+        self.tell_keeper(from_agent::Message::Spawn(spawn));
+    }
+
+    pub(super) fn stage_out(&mut self, key: Key) {
+        let Some(record) = self.records.get(&key) else { return };
+        let outputs: Vec<ResolvedOutput> = record
+            .memo
+            .outputs
+            .iter()
+            .cloned()
+            .map(|v1::Output { glob, prefix, optional }| ResolvedOutput { glob, prefix, optional })
+            .collect();
+        let (stage, events, work) = (self.stage.clone(), self.events.clone(), record.directory.join(WORK));
+        let labels = self.labels(key, record.memo.index);
+        let grid_prefix = self.grounds.grid_prefix.clone();
+        let working = self.staging.spawn(async move {
+            let result = stage.stage_out(&work, &outputs, &labels, &grid_prefix).await;
+            let result = result.map_err(|failure| prepare::staging(Cause::StageOut, failure));
+            let _ = events.send(Event::Input(Input::StagedOut { key, result }));
+        });
+        self.work_on(key, working.abort_handle());
+    }
+
+    pub(super) fn publish(&mut self, key: Key, manifest: Manifest, index: u64) {
+        let (stage, events) = (self.stage.clone(), self.events.clone());
+        let (labels, grid_prefix) = (self.labels(key, index), self.grounds.grid_prefix.clone());
+        let working = self.staging.spawn(async move {
+            // It goes on by itself for as long as S3 has trouble; what fails then has failed for good.
+            let result = stage
+                .publish(&manifest, &labels, &grid_prefix)
+                .await
+                .map_err(|failure| PublishFailure::Final { detail: failure.detail, retryable: failure.retryable });
+            let _ = events.send(Event::Input(Input::PublishEnded { key, result }));
+        });
+        self.publishing.insert(key, working.abort_handle());
+    }
+
+    pub(super) fn labels(&self, key: Key, index: u64) -> UploadLabels {
+        UploadLabels { cluster: self.grounds.cluster_id.clone(), job: key.job, index, attempt: key.attempt }
+    }
+
+    pub(super) fn discard(&mut self, key: Key, logs: bool) {
+        let Some(record) = self.records.remove(&key) else { return };
+        if let Some(working) = record.working {
+            working.abort();
+        }
+        if record.scratch {
+            self.sweeper.sweep(self.config.scratch.join(key.to_string()));
+        }
+        if logs && record.logs == Logs::Leaving {
+            self.sweeper.sweep(record.directory.join(WORK));
+            self.lingering.insert(key, record.directory);
+        } else {
+            self.spools.forget(key);
+            self.sweeper.sweep(record.directory);
+        }
+    }
+
+    /// Deletes what attempts left that nobody knows any more.
+    pub(super) fn sweep_leftovers(&self) {
+        let names: std::collections::BTreeSet<String> =
+            self.records.keys().chain(self.lingering.keys()).map(Key::to_string).collect();
+        for parent in [self.config.state_dir.join("tasks"), self.config.scratch.clone()] {
+            let Ok(entries) = std::fs::read_dir(&parent) else { continue };
+            for entry in entries.flatten() {
+                if entry.file_name().to_str().is_some_and(|name| is_attempt(name) && !names.contains(name)) {
+                    self.sweeper.sweep(entry.path());
+                }
+            }
+        }
+    }
+}
+
+/// Whether a folder's name is that of an attempt; nothing else is ours to delete.
+fn is_attempt(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('.').collect();
+    parts.len() == 3 && parts.iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+}
