@@ -32,6 +32,11 @@ pub(crate) struct Step<'s> {
 }
 
 impl State {
+    /// Whether a command repeats a request that was accepted before: it would be answered again and change nothing.
+    pub fn was_answered(&self, command: &Command) -> bool {
+        matches!(self.answered_before(command), Ok(Some(_)))
+    }
+
     /// The outcome of a request that was accepted before.
     pub(crate) fn answered_before(&self, command: &Command) -> Result<Option<Outcome>, Rejection> {
         let request = match command {

@@ -100,4 +100,21 @@ mod tests {
         core.step(Input::DiskLow(false), 0, 0);
         assert_eq!(ask(&mut core, 2, submit()), Ok(true));
     }
+
+    #[test]
+    fn whoever_repeats_an_accepted_submit_is_answered_on_a_full_disk_too() {
+        let mut core = leader();
+        let submit = || Request::SubmitJob(v1::SubmitJobRequest { request_id: "a".to_owned(), spec: Some(job()) });
+        let caller = Caller { role: Role::Client as i32, name: "ada".to_owned() };
+        core.step(Input::Open { call: CallId(1), caller, request: submit() }, 0, 0);
+        let proposed = core.flush(0, 0).into_iter().find_map(|output| match output {
+            Output::Propose { data, .. } => Some(data),
+            _ => None,
+        });
+        core.step(Input::Committed { index: 2, term: 1, data: proposed.unwrap() }, 0, 0);
+        core.flush(0, 0);
+        core.step(Input::DiskLow(true), 0, 0);
+        assert_eq!(ask(&mut core, 2, submit()), Ok(true));
+        assert_eq!(core.state().newest_job_of("ada"), Some(1));
+    }
 }

@@ -94,7 +94,6 @@ impl Core {
     }
 
     fn submission(&self, caller: &Caller, mut request: v1::SubmitJobsRequest) -> Result<Command, Refusal> {
-        self.check_disk()?;
         if request.specs.is_empty() || request.specs.len() > limits::JOBS_PER_SUBMIT {
             let message = format!("{} jobs in one submit, 1 to {}", request.specs.len(), limits::JOBS_PER_SUBMIT);
             return Err(invalid("specs", message, "split them into several submits"));
@@ -121,7 +120,12 @@ impl Core {
             let message = format!("the jobs take {} bytes, {} at most", command.encoded_len(), limits::COMMAND_BYTES);
             return Err(invalid("specs", message, "split them into several submits"));
         }
-        Ok(Command::SubmitJobs(command))
+        let command = Command::SubmitJobs(command);
+        // Whoever asks again, because the answer got lost, is to hear of the jobs that he has.
+        if !self.state.was_answered(&command) {
+            self.check_disk()?;
+        }
+        Ok(command)
     }
 
     fn check_feasible(&self, resources: Option<&v1::Resources>) -> Result<(), Refusal> {
