@@ -47,6 +47,9 @@ enum Missing {
     /// Not there, or not yet.
     #[error("no such object")]
     Absent,
+    /// This grid stores none.
+    #[error("this grid stores no logs of ended tasks")]
+    NoStore,
     /// S3 says no, or nothing.
     #[error("the log can't be read from S3: {0}")]
     Refused(String),
@@ -98,10 +101,18 @@ impl Stored {
             let at = match self.send_stream(log, &piece, sender).await? {
                 Ok(at) => at,
                 Err(Missing::Absent) => piece.from,
-                Err(refused @ Missing::Refused(_)) => {
-                    warn!(%refused, bucket = self.bucket, "can't read a stored log");
-                    let hint = "call again; the coordinators read it with the credentials of their environment";
-                    let refused = status::refused(Code::Unavailable, "LOG_STORE", &refused.to_string(), hint, "");
+                Err(missing) => {
+                    let (code, hint) = match missing {
+                        Missing::NoStore => {
+                            (Code::FailedPrecondition, "set `grid_prefix` in the configuration of the coordinators")
+                        }
+                        _ => (
+                            Code::Unavailable,
+                            "call again; the coordinators read it with the credentials of their environment",
+                        ),
+                    };
+                    warn!(%missing, bucket = self.bucket, "can't read a stored log");
+                    let refused = status::refused(code, "LOG_STORE", &missing.to_string(), hint, "");
                     sender.send(Err(refused)).await.map_err(|_| Gone)?;
                     return Ok(());
                 }
@@ -201,7 +212,7 @@ impl Stored {
     /// The bytes, and the size of the whole object.
     async fn get(&self, key: &str, range: &str) -> Result<(Bytes, u64), Missing> {
         if self.bucket.is_empty() {
-            return Err(Missing::Refused("`grid_prefix` is not configured".to_owned()));
+            return Err(Missing::NoStore);
         }
         let client = self.client.get_or_init(|| connect(self.endpoint.clone())).await;
         let answer = client.get_object().bucket(&self.bucket).key(key).range(range).send().await;
