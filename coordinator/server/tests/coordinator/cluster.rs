@@ -177,7 +177,7 @@ async fn without_a_majority_calls_are_refused_in_time_and_the_status_says_who_is
     let begun = Instant::now();
     let refused = client.submit_job(submit("alone")).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "NO_LEADER"));
-    assert!((3..10).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert!((500..10_000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
 
     nodes.extend(disks.map(Node::start));
     submitted(&authority, &nodes[0], "alone").await;
