@@ -57,6 +57,8 @@ pub struct Config {
     pub output: Option<Format>,
     /// Whether this grid is one of `millgrid dev`, whose tasks see the caller's files.
     pub dev: bool,
+    /// Whether it is the one that `millgrid dev` keeps where none is named.
+    pub default_dev: bool,
 }
 
 /// `~/.config/millgrid/config.toml`; none without a home.
@@ -124,7 +126,7 @@ fn resolve(globals: &Globals, files: &[File], in_dev: bool) -> Result<Config, Fa
         None => context.endpoints.clone().unwrap_or_default(),
     };
     // An endpoint of its own may be any grid: the context's name says nothing about it.
-    let dev = in_dev || (endpoint.is_none() && name == DEV_CONTEXT && context.endpoints.is_some());
+    let default_dev = endpoint.is_none() && name == DEV_CONTEXT && context.endpoints.is_some();
     Ok(Config {
         endpoints,
         ca: given(&globals.ca).cloned().or(context.ca),
@@ -132,7 +134,8 @@ fn resolve(globals: &Globals, files: &[File], in_dev: bool) -> Result<Config, Fa
         key: given(&globals.key).cloned().or(context.key),
         queue: context.queue,
         output: globals.output.or(context.output),
-        dev,
+        dev: in_dev || default_dev,
+        default_dev,
     })
 }
 

@@ -132,6 +132,12 @@ pub struct Endpoint {
     pub credentials: dev_s3::Credentials,
 }
 
+/// Whether the grid that is meant where none is named was stopped, and not started again.
+pub fn default_is_stopped() -> bool {
+    let record = State::existing(None).and_then(|state| state.started());
+    record.is_ok_and(|record| record.stopped && !record.is_alive())
+}
+
 /// Where the context `dev` keeps its objects, when such a grid was started.
 pub fn s3_endpoint() -> Option<Endpoint> {
     let state = State::existing(None).ok()?;

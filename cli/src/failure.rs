@@ -73,6 +73,11 @@ impl Failure {
         Self::said(Code::PermissionDenied, "DENIED", message.into())
     }
 
+    /// A grid that isn't there now.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::said(Code::Unavailable, "UNAVAILABLE", message.into())
+    }
+
     /// Time ran out, though the grid answered.
     pub fn timed_out(message: impl Into<String>) -> Self {
         Self::said(Code::DeadlineExceeded, "TIMEOUT", message.into())

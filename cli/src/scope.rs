@@ -32,7 +32,14 @@ impl Scope {
 
     /// The grid. A given `--timeout` ends everything; else each call has the default, and streams have none.
     pub fn grid(&self) -> Result<client::Grid, Failure> {
-        let grid = client::Grid::connect(self.config.settings()?)?;
+        let settings = self.config.settings()?;
+        // Waiting for it would be in vain: it starts at its user's word alone.
+        if self.config.default_dev && crate::dev::default_is_stopped() {
+            return Err(
+                Failure::unavailable("the grid of `millgrid dev` is stopped").hint("start it with `millgrid dev`")
+            );
+        }
+        let grid = client::Grid::connect(settings)?;
         Ok(match self.globals.timeout {
             Some(timeout) => grid.until(self.started + timeout),
             None => grid,

@@ -59,6 +59,7 @@ pub fn start(state: &State, record: &Record, member: &Member) -> Result<Started,
     let id = ProcessId::of(child.id() as i32).ok_or_else(|| ended(state, name, "at once".to_owned()))?;
     state.change_record(|record| {
         record.processes.insert(name.clone(), id.clone());
+        record.stopped = false;
     })?;
     Ok(Started { name: name.clone(), id, child })
 }

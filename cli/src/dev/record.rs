@@ -18,6 +18,9 @@ pub struct Record {
     pub worker_cpus: u32,
     /// Whether the folder is removed when the grid is stopped.
     pub ephemeral: bool,
+    /// It was stopped as a whole, and nothing of it was started since.
+    #[serde(default)]
+    pub stopped: bool,
     /// The program in the foreground, if the grid was started with one.
     pub foreground: Option<ProcessId>,
     /// Started by us, whether alive or not. Keepers are not here: their workers start them.

@@ -101,6 +101,7 @@ fn prepare(state: &State, args: &StartArgs) -> Result<Record, Failure> {
         workers: args.workers,
         worker_cpus: args.worker_cpus.unwrap_or_else(|| settings::default_worker_cpus(args.workers)),
         ephemeral: args.ephemeral,
+        stopped: false,
         foreground: if args.detach { None } else { ProcessId::of(std::process::id() as i32) },
         processes: Default::default(),
     };

@@ -70,7 +70,8 @@ pub async fn everything(state: &State, record: &Record) -> Result<(), Failure> {
     let (left_of_workers, stubborn) =
         tokio::join!(tree::kill_all(|| tree::of_workers(&workers), PATIENCE), gone(others, GRACE));
     let left = tree::kill_all(|| stubborn.clone(), PATIENCE).await;
-    refuse(&[left_of_workers, left].concat())
+    refuse(&[left_of_workers, left].concat())?;
+    state.change_record(|record| record.stopped = true).map(drop)
 }
 
 /// Waits until the processes are gone; those that aren't in time.

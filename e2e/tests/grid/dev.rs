@@ -68,6 +68,25 @@ fn down_takes_tasks_along_and_is_quick() {
 }
 
 #[test]
+fn who_asks_a_grid_that_was_stopped_hears_so_at_once() {
+    let grid = Grid::start(Options { default_state: true, workers: 1, ..Options::default() });
+    let asked = |arguments: &[&str]| Running::start(grid.bare_command().args(arguments)).output();
+    asked(&["ls"]).ok();
+    grid.dev("down", &[]).ok();
+    let refused = asked(&["ls"]).exits(5);
+    // Otherwise it would be looked for 30 s long.
+    assert!(refused.elapsed < START, "{:?}", refused.elapsed);
+    assert!(refused.stderr.contains("is stopped") && refused.stderr.contains("`millgrid dev`"), "{}", refused.stderr);
+    // Of one whose processes died nobody has said that it should be down: it may be back.
+    grid.start_again(&["--detach"]);
+    asked(&["ls"]).ok();
+    let killed = grid.leader();
+    grid.dev("kill", &[&killed]).ok();
+    asked(&["submit", "--", "true"]).ok();
+    grid.dev("restart", &[&killed]).ok();
+}
+
+#[test]
 fn the_status_names_every_process_and_its_listeners() {
     let grid = Grid::start(Options::default());
     let status = grid.status();
