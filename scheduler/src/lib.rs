@@ -36,4 +36,4 @@ pub use plan::{Cursor, Plan, plan};
 pub use rejection::{Code, Rejection};
 pub use snapshot::Malformed;
 pub use state::State;
-pub use view::{Instruction, JobFilter, JobSubmissionView, LogLocation, SessionView};
+pub use view::{Backlog, Instruction, JobFilter, JobSubmissionView, LogLocation, SessionView};

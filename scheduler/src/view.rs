@@ -4,6 +4,7 @@ mod grid;
 mod jobs;
 mod tasks;
 
+pub use self::grid::Backlog;
 pub(crate) use self::tasks::state_of;
 
 use std::collections::BTreeMap;

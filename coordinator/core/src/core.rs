@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use proto::internal::{Caller, Entry, call_request, call_response};
 use proto::v1::WorkerMessage;
-use scheduler::{Applied, State};
+use scheduler::{Applied, Backlog, State};
 
 use crate::{
     CallId, Input, Output, Settings,
@@ -99,6 +99,7 @@ pub struct Figures {
     pub open_calls: u64,
     pub attached_sessions: u64,
     pub sessions: u64,
+    pub backlog: Backlog,
     pub watches: u64,
     pub waiting_bytes: u64,
     /// 1 while this coordinator leads.
@@ -155,6 +156,7 @@ impl Core {
             open_calls: self.calls.len() as u64,
             attached_sessions: self.sessions.attached() as u64,
             sessions: self.state.sessions().count() as u64,
+            backlog: self.state.backlog(),
             watches: self.watches.len() as u64,
             waiting_bytes: self.proposals.waiting_bytes() as u64,
             leading: u64::from(self.leads()),

@@ -52,6 +52,12 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("members", "Members of the cluster", |member| member.members().len() as u64),
     ("calls_open", "Calls under way at this leader", |member| member.figures().open_calls),
     ("watches", "Watches under way at this leader", |member| member.figures().watches),
+    ("jobs_unended", "Jobs that have not ended", |member| member.figures().backlog.unended_jobs),
+    ("tasks_queued", "Tasks that wait, for whatever reason", |member| member.figures().backlog.queued_tasks),
+    ("tasks_leased", "Tasks that a worker has, running or about to", |member| member.figures().backlog.leased_tasks),
+    ("outputs_unpublished", "Tasks whose outputs are being published", |member| {
+        member.figures().backlog.unpublished_outputs
+    }),
     ("sessions", "Sessions of workers", |member| member.figures().sessions),
     ("sessions_attached", "Sessions whose worker is connected", |member| member.figures().attached_sessions),
     ("commands_waiting_bytes", "Bytes of commands that wait for an entry", |member| member.figures().waiting_bytes),

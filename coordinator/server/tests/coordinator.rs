@@ -6,6 +6,8 @@
 mod bad_input;
 #[path = "coordinator/cluster.rs"]
 mod cluster;
+#[path = "coordinator/http.rs"]
+mod http;
 #[path = "coordinator/roles.rs"]
 mod roles;
 #[path = "coordinator/support.rs"]

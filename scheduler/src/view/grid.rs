@@ -14,6 +14,19 @@ use crate::{
     shape::{Resource, Shape},
 };
 
+/// How much there is to do, in the whole grid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// Jobs that have not ended.
+    pub unended_jobs: u64,
+    /// Tasks that wait, for whatever reason.
+    pub queued_tasks: u64,
+    /// Tasks that a worker has, running or about to.
+    pub leased_tasks: u64,
+    /// Tasks whose outputs are being published.
+    pub unpublished_outputs: u64,
+}
+
 impl State {
     /// One queue.
     pub fn queue(&self, name: &str) -> Option<v1::Queue> {
@@ -25,6 +38,17 @@ impl State {
     pub fn queues(&self) -> Vec<v1::Queue> {
         let capacity = self.capacity();
         self.queues.iter().map(|(name, queue)| queue_view(name, queue, &capacity)).collect()
+    }
+
+    /// How much there is to do.
+    pub fn backlog(&self) -> Backlog {
+        let loads = || self.queues.values().map(|queue| queue.load);
+        Backlog {
+            unended_jobs: self.indexes.open_all.len() as u64,
+            queued_tasks: loads().map(|load| load.queued).sum(),
+            leased_tasks: loads().map(|load| load.running).sum(),
+            unpublished_outputs: self.indexes.unpublished,
+        }
     }
 
     /// What all workers have together.

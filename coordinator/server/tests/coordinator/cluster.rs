@@ -16,7 +16,7 @@ async fn status(authority: &Authority, node: &Node) -> ClusterStatus {
 }
 
 /// Submits until a leader takes it; the request id makes that safe.
-async fn submitted(authority: &Authority, node: &Node, request_id: &str) -> u64 {
+pub async fn submitted(authority: &Authority, node: &Node, request_id: &str) -> u64 {
     let mut client = JobServiceClient::new(authority.client(node).await);
     let request = submit(request_id);
     let client = &mut client;

@@ -19,8 +19,13 @@ use proto::v1::{self, BootstrapRequest, GetMemberRequest, cluster_service_client
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tokio_rustls::TlsConnector;
 use tonic::{
     Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
@@ -242,4 +247,21 @@ pub fn submit(request_id: &str) -> v1::SubmitJobRequest {
         request_id: request_id.to_owned(),
         spec: Some(v1::JobSpec { name: "test".to_owned(), command: vec!["true".to_owned()], ..Default::default() }),
     }
+}
+
+/// Whoever dials TLS by hand, as a client.
+pub fn connector(authority: &Authority) -> TlsConnector {
+    let issued = authority.issue("millgrid", "client", "alice");
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority.folder.path().join("ca.pem")).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap(),
+        )
+        .unwrap();
+    TlsConnector::from(Arc::new(config))
 }
