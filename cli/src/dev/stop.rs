@@ -45,7 +45,7 @@ pub async fn reset(state: &State) -> Result<(), Failure> {
     state.remove()
 }
 
-/// Ends every process of the grid, tasks too, and waits until they are gone.
+/// Ends every process of the grid, tasks too, waits until they are gone, and writes down that it is stopped.
 pub async fn everything(state: &State, record: &Record) -> Result<(), Failure> {
     let (workers, others): (Vec<_>, Vec<_>) =
         record.members().into_iter().partition(|member| member.kind == Kind::Worker);

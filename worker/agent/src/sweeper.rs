@@ -178,9 +178,10 @@ mod tests {
         let sweeper = Sweeper { directories, spares: Arc::new(Mutex::new(vec![spare.clone()])) };
         sweeper.make(&folder.path().join("next")).unwrap();
         assert!(!spare.exists() && folder.path().join("next/work").is_dir());
-        fs::write(folder.path().join("next/work/left"), "").unwrap();
+        let left = folder.path().join("next").join(WORK).join("left");
+        fs::write(&left, "").unwrap();
         sweeper.make(&folder.path().join("next")).unwrap();
-        assert!(!folder.path().join("next/work/left").exists(), "what a dead agent left isn't found by a task");
+        assert!(!left.exists(), "what a dead agent left isn't found by a task");
     }
 
     #[test]

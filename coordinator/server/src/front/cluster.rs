@@ -10,11 +10,13 @@ use proto::v1::{cluster_service_server::ClusterService, *};
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Request, Response, Status};
 
-use super::{Front, STREAM_WAIT, route};
+use super::{Front, route};
 use crate::{identity::Identity, leadership::Leadership, member::Running, status};
 
 /// A member that doesn't answer by then can't be reached.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(1);
+/// A step of a planned change of leader takes no longer than this, or has failed.
+const TRANSFER_WAIT: Duration = Duration::from_secs(3);
 
 #[tonic::async_trait]
 impl ClusterService for Front {
@@ -53,7 +55,7 @@ impl ClusterService for Front {
             name => Some(running.member_named(name).map_err(|refused| status::from_refusal(&refused))?),
         };
         let mut leadership = running.leadership();
-        let old = led(&mut leadership, Instant::now() + STREAM_WAIT).await?;
+        let old = led(&mut leadership, Instant::now() + TRANSFER_WAIT).await?;
         if wanted == Some(old) {
             let name = running.name_of(old).to_owned();
             return Ok(Response::new(TransferLeaderResponse { old_leader: name.clone(), new_leader: name }));
@@ -62,7 +64,7 @@ impl ClusterService for Front {
             running.begin_transfer(&request.member).map_err(|refused| status::from_refusal(&refused))?;
         } else {
             let ask = call_request::Request::TransferLeader(request);
-            let mut call = route(&running, &identity, ask, Instant::now() + STREAM_WAIT).await?;
+            let mut call = route(&running, &identity, ask, Instant::now() + TRANSFER_WAIT).await?;
             // The leader answers only to refuse: when it resigns, the relay breaks.
             tokio::select! {
                 answer = call.next() => if let Some(Err(refused)) = answer
@@ -70,11 +72,11 @@ impl ClusterService for Front {
                     return Err(status::from_refusal(&refused));
                 },
                 _ = leadership.wait_for(|now| now.leader != Some(old)) => {}
-                () = tokio::time::sleep(STREAM_WAIT) => {}
+                () = tokio::time::sleep(TRANSFER_WAIT) => {}
             }
         }
         let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != old));
-        match timeout(STREAM_WAIT, moved).await {
+        match timeout(TRANSFER_WAIT, moved).await {
             Ok(Ok(now)) => {
                 let new = now.leader.unwrap_or_default();
                 Ok(Response::new(TransferLeaderResponse {
