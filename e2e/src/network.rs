@@ -164,10 +164,16 @@ impl Network {
     }
 
     /// Sends one datagram for each pair; what arrived before is forgotten.
+    #[track_caller]
     fn send_probes(&self, pairs: &[(&Host, &Host)]) {
         self.arrived();
+        let start = Instant::now();
         for (from, to) in pairs {
-            from.probe.send_to(b"probe", (to.address, PROBE_PORT)).unwrap();
+            // The kernel refuses for a moment while a link comes up or its neighbours are still asked for.
+            while let Err(error) = from.probe.send_to(b"probe", (to.address, PROBE_PORT)) {
+                assert!(start.elapsed() < WHOLE, "{} can't send to {}: {error}", from.name, to.name);
+                thread::sleep(Duration::from_millis(2));
+            }
         }
     }
 
