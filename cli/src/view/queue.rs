@@ -79,6 +79,31 @@ impl Queue {
     }
 }
 
+/// A queue that is gone, as JSON has it.
+#[derive(Debug, Serialize)]
+pub struct Deleted {
+    /// As it was.
+    pub name: String,
+}
+
+impl Row for Deleted {
+    fn headers(_wide: bool) -> Vec<&'static str> {
+        vec!["DELETED"]
+    }
+
+    fn cells(&self, _wide: bool) -> Vec<String> {
+        vec![self.name.clone()]
+    }
+
+    fn columns() -> &'static [&'static str] {
+        &["name"]
+    }
+
+    fn id(&self) -> String {
+        self.name.clone()
+    }
+}
+
 /// How the grid is shared among queues, as JSON has it.
 #[derive(Debug, Serialize)]
 pub struct FairShare {
