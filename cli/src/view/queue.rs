@@ -123,7 +123,7 @@ impl FairShare {
         if self.half_life == 0.0 {
             return "only what is in use now counts".to_owned();
         }
-        let span = duration::short(std::time::Duration::from_secs_f64(self.half_life));
+        let span = duration::exact(std::time::Duration::from_secs_f64(self.half_life));
         format!("half-life {span}: use of the grid counts half after so long")
     }
 }
