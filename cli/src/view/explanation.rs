@@ -72,7 +72,7 @@ impl From<&v1::Explanation> for Explanation {
 
 impl Reason {
     /// `  resources_memory    8 of 12 workers: memory 8 GiB asked, 6 GiB free at most`, and below it what would change it.
-    fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         let line = |head: &str, text: &str| format!("  {head:<18} {text}").trim_end().to_owned();
         let advice = self.advice.as_ref().map(|advice| line("", &format!("advice: {advice}")));
         std::iter::once(line(self.reason.as_deref().unwrap_or("-"), &self.detail)).chain(advice).collect()
