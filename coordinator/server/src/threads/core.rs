@@ -19,6 +19,7 @@ use crate::{
     clock,
     ending::{Ending, Exit},
     inbox::{Inbox, Message},
+    metrics::Metrics,
 };
 
 /// The core is told of time at least so often.
@@ -46,12 +47,14 @@ pub struct Parts {
     pub ending: Ending,
     /// What is published of it.
     pub published: Arc<Published>,
+    /// Where pauses are noted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Starts the thread. It ends when its inbox is closed.
 pub fn start(parts: Parts) -> std::io::Result<JoinHandle<()>> {
     super::spawn("core", move || {
-        let thread = Thread { parts, sinks: HashMap::new(), statuses: Vec::new(), gone: Vec::new() };
+        let thread = Thread { parts, sinks: HashMap::new(), statuses: Vec::new(), gone: Vec::new(), longest: None };
         thread.run();
     })
 }
@@ -63,6 +66,8 @@ struct Thread {
     statuses: Vec<(u64, oneshot::Sender<MemberStatus>)>,
     /// Calls whose callers turned out to be gone while they were answered.
     gone: Vec<CallId>,
+    /// The longest round since a snapshot began that is being taken.
+    longest: Option<Duration>,
 }
 
 impl Thread {
@@ -75,6 +80,7 @@ impl Thread {
             if !self.parts.inbox.take(&mut messages, wait) {
                 return;
             }
+            let begun = Instant::now();
             let (now, wall) = (clock::boot_ms(), clock::wall_ms());
             for call in std::mem::take(&mut self.gone) {
                 self.parts.core.step(Input::Hangup { call }, now, wall);
@@ -93,6 +99,10 @@ impl Thread {
                 return;
             }
             self.publish();
+            // Nothing is applied while a round lasts, and what a snapshot costs this thread is in its rounds.
+            if let Some(longest) = &mut self.longest {
+                *longest = begun.elapsed().max(*longest);
+            }
         }
     }
 
@@ -102,6 +112,9 @@ impl Thread {
             Message::Input(input) => {
                 if let Input::Hangup { call } = &input {
                     self.sinks.remove(call);
+                }
+                if let (Input::SnapshotEnded { stored: true, .. }, Some(longest)) = (&input, self.longest.take()) {
+                    self.parts.metrics.snapshot_paused(longest);
                 }
                 core.step(input, now, wall);
             }
@@ -128,6 +141,7 @@ impl Thread {
                 }
                 Output::Applied { index } => applied = Some(index),
                 Output::Snapshot { index, term, state } => {
+                    self.longest = Some(Duration::ZERO);
                     // The snapshot thread outlives this one.
                     let _ = self.parts.snapshots.send(snapshots::Message::Store { index, term, state });
                 }
