@@ -33,11 +33,11 @@ pub fn measure() -> anyhow::Result<Vec<Figure>> {
         let request = SubmitJobsRequest { request_id: String::new(), specs, edges: Vec::new() };
         let jobs = clients[0].clone().submit_jobs(request).await?.into_inner().jobs;
         let acknowledged: Vec<(u64, String)> = jobs.into_iter().map(|job| (job.id, job.name)).collect();
-        let (gets, _) = clients::rates(&clients, WINDOWS, WINDOW, |mut client, number| async move {
+        let (gets, _) = clients::rates(&grid, &clients, WINDOWS, WINDOW, |mut client, number| async move {
             client.get_job(GetJobRequest { job_id: 1 + number % JOBS, last: false }).await.map(drop)
         })
         .await?;
-        let (explains, _) = clients::rates(&clients, WINDOWS, WINDOW, |mut client, number| async move {
+        let (explains, _) = clients::rates(&grid, &clients, WINDOWS, WINDOW, |mut client, number| async move {
             client.explain_job(ExplainJobRequest { job_id: 1 + number % JOBS, index: None }).await.map(drop)
         })
         .await?;

@@ -59,7 +59,7 @@ async fn run(grid: &Loaded) -> anyhow::Result<Vec<Figure>> {
     let call = |client: Jobs, number: u64| async move {
         submit(client, format!("many-{number}")).await.map_err(|error| tonic::Status::unknown(format!("{error:#}")))
     };
-    let (rates, many) = clients::rates(&clients, WINDOWS, WINDOW, call).await?;
+    let (rates, many) = clients::rates(grid, &clients, WINDOWS, WINDOW, call).await?;
     acknowledged.extend(many);
     check::submits(grid, clients[0].clone(), &acknowledged).await?;
     Ok(vec![ONE.against(&times, 2.0 * sync_ms + 0.5), MANY.measured(&rates)])

@@ -36,6 +36,7 @@ pub fn job(name: String) -> JobSpec {
 /// Lets every client call again and again: answered calls a second in each of `windows` spans of so long, after a
 /// first one that doesn't count; and what the calls gave.
 pub async fn rates<T, F, A>(
+    grid: &Loaded,
     clients: &[Jobs],
     windows: usize,
     span: Duration,
@@ -64,11 +65,13 @@ where
     }
     sleep(span / 2).await;
     let mut rates = Vec::new();
+    let (meter, begun) = (grid.meter()?, answered.load(Ordering::Relaxed));
     for _ in 0..windows {
         let (start, before) = (Instant::now(), answered.load(Ordering::Relaxed));
         sleep(span).await;
         rates.push((answered.load(Ordering::Relaxed) - before) as f64 / start.elapsed().as_secs_f64());
     }
+    eprintln!("  {}", meter.each((answered.load(Ordering::Relaxed) - begun) as f64)?);
     over.store(true, Ordering::Relaxed);
     let mut results = Vec::new();
     while let Some(ended) = loops.join_next().await {

@@ -6,7 +6,7 @@ use anyhow::Context;
 use e2e::{Grid, Options, Test};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
-use super::{authority::Authority, metrics};
+use super::{authority::Authority, metrics, process::Meter};
 
 /// Three coordinators of `millgrid dev`, and the way to call them without the command line.
 pub struct Loaded {
@@ -66,6 +66,17 @@ impl Loaded {
         let address = address.trim_start_matches("https://");
         let client::Settings { ca_pem, cert_pem, key_pem, .. } = &self.settings;
         metrics::value(&metrics::fetch(address, ca_pem, cert_pem, key_pem)?, name)
+    }
+
+    /// Measures what the coordinators and this program use from now on, the leader first.
+    pub fn meter(&self) -> anyhow::Result<Meter> {
+        let (leader, pid) = self.leader()?;
+        let mut processes = vec![(format!("leader {leader}"), pid)];
+        for name in ["c1", "c2", "c3"].into_iter().filter(|name| *name != leader) {
+            processes.push((name.to_owned(), self.pid(name)?));
+        }
+        processes.push(("load program".to_owned(), std::process::id().into()));
+        Meter::start(processes)
     }
 
     /// The process of a coordinator.

@@ -22,3 +22,27 @@ pub fn resident_bytes(pid: u64) -> anyhow::Result<f64> {
     let kib: f64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")?;
     Ok(kib * 1024.0)
 }
+
+/// Processor time of the coordinators and of this program over a span, to be read beside a rate: it tells what a call
+/// costs even when something else runs on the machine.
+pub struct Meter {
+    names: Vec<(String, u64)>,
+    before: Vec<f64>,
+}
+
+impl Meter {
+    /// Begins now.
+    pub fn start(processes: Vec<(String, u64)>) -> anyhow::Result<Self> {
+        let before = processes.iter().map(|(_, pid)| cpu_seconds(*pid)).collect::<anyhow::Result<_>>()?;
+        Ok(Self { names: processes, before })
+    }
+
+    /// What each has used since for one of so many calls, microseconds.
+    pub fn each(&self, calls: f64) -> anyhow::Result<String> {
+        let mut texts = Vec::new();
+        for ((name, pid), before) in self.names.iter().zip(&self.before) {
+            texts.push(format!("{name} {:.1}", (cpu_seconds(*pid)? - before) * 1e6 / calls));
+        }
+        Ok(format!("cpu each, us: {}", texts.join(", ")))
+    }
+}
