@@ -65,13 +65,26 @@ where
     }
     sleep(span / 2).await;
     let mut rates = Vec::new();
+    let (leader, _) = grid.leader()?;
+    let rounds = || {
+        let of = |name: &str| grid.metric(&leader, name);
+        Ok::<_, anyhow::Error>((of("millgrid_read_rounds_total")?, of("millgrid_entries_proposed_total")?))
+    };
+    let rounds_before = rounds()?;
     let (meter, begun) = (grid.meter()?, answered.load(Ordering::Relaxed));
     for _ in 0..windows {
         let (start, before) = (Instant::now(), answered.load(Ordering::Relaxed));
         sleep(span).await;
         rates.push((answered.load(Ordering::Relaxed) - before) as f64 / start.elapsed().as_secs_f64());
     }
-    eprintln!("  {}", meter.each((answered.load(Ordering::Relaxed) - begun) as f64)?);
+    let calls = (answered.load(Ordering::Relaxed) - begun) as f64;
+    let rounds = rounds()?;
+    eprintln!(
+        "  {calls} calls in {} rounds of reading and {} entries; {}",
+        rounds.0 - rounds_before.0,
+        rounds.1 - rounds_before.1,
+        meter.each(calls)?
+    );
     over.store(true, Ordering::Relaxed);
     let mut results = Vec::new();
     while let Some(ended) = loops.join_next().await {

@@ -164,6 +164,11 @@ impl Core {
         }
     }
 
+    /// Calls that wait for one answer; not streams, which wait for whatever comes.
+    pub fn waiting_callers(&self) -> usize {
+        self.calls.len().saturating_sub(self.sessions.streams() + self.watches.len())
+    }
+
     /// Takes one input in. `now_ms` is CLOCK_BOOTTIME, `wall_ms` the wall clock, for people alone.
     pub fn step(&mut self, input: Input, now_ms: u64, wall_ms: i64) {
         self.set_time(now_ms, wall_ms);
