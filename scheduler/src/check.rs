@@ -264,6 +264,16 @@ impl State {
         equal("unused blobs have a time", &self.blobs.unused.iter().copied().collect(), &unused)?;
         let missing = census.blob_uses.keys().find(|hash| !self.blobs.stored.contains_key(*hash));
         holds("a job's blobs are stored", missing.is_none(), || format!("{missing:?}"))?;
+        let streams: BTreeSet<_> = self.streams.known.iter().map(|(key, stream)| (stream.minute, *key)).collect();
+        equal("streams agree with their order", &self.streams.order.iter().copied().collect(), &streams)?;
+        for stream in self.streams.known.values() {
+            let mut next = stream.answers.first().map_or(stream.last + 1, |run| run.first);
+            for run in &stream.answers {
+                equal("the answers of a stream have no gap", &run.first, &next)?;
+                next += u64::from(run.count);
+            }
+            equal("the answers of a stream end with its last number", &next, &(stream.last + 1))?;
+        }
         equal("request ids agree with their order", &self.requests.answers.len(), &self.requests.order.len())?;
         let total = self.sessions.values().fold(Shape::default(), |mut sum, session| {
             sum.add(&session.holds.used);

@@ -17,10 +17,11 @@ use crate::{
 };
 
 const ONE: Bar = Bar::at_most("submit_one_ratio", "ms", 2.0, 1.2);
+const STREAM: Bar = Bar::at_least("submit_stream", "1/s", 50_000.0, 150_000.0);
 const MANY: Bar = Bar::at_least("submit_64", "1/s", 7_000.0, 20_000.0);
 
 /// What this measures.
-pub const BARS: [Bar; 2] = [ONE, MANY];
+pub const BARS: [Bar; 3] = [ONE, MANY, STREAM];
 
 /// Submits of one client, through each of the three coordinators in turn.
 const SINGLE: usize = 600;
@@ -61,12 +62,44 @@ async fn run(grid: &Loaded) -> anyhow::Result<Vec<Figure>> {
     };
     let (rates, many) = clients::rates(grid, &clients, WINDOWS, WINDOW, call).await?;
     acknowledged.extend(many);
+    let streamed = stream(grid, &mut acknowledged).await?;
     check::submits(grid, clients[0].clone(), &acknowledged).await?;
-    Ok(vec![ONE.against(&times, 2.0 * sync_ms + 0.5), MANY.measured(&rates)])
+    Ok(vec![ONE.against(&times, 2.0 * sync_ms + 0.5), MANY.measured(&rates), STREAM.measured(&streamed)])
 }
 
 async fn submit(mut client: Jobs, name: String) -> anyhow::Result<(u64, String)> {
     let request = SubmitJobRequest { request_id: name.clone(), spec: Some(clients::job(name.clone())) };
     let job = client.submit_job(request).await.context("a submit was refused")?.into_inner();
     Ok((job.id, name))
+}
+
+/// One stream of the client crate, each submit its own job: accepted jobs a second, by the thousand answers.
+async fn stream(grid: &Loaded, acknowledged: &mut Vec<(u64, String)>) -> anyhow::Result<Vec<f64>> {
+    let client = grid.client()?;
+    let mut stream = client.jobs().stream();
+    let mut rates = Vec::new();
+    let meter = grid.meter()?;
+    let mut accepted = 0.0;
+    for window in 0..=WINDOWS {
+        let (start, before) = (Instant::now(), acknowledged.len());
+        while start.elapsed() < WINDOW {
+            let sequence = stream.submit(clients::job(String::new())).await?;
+            debug_assert!(sequence > 0, "numbers begin at 1");
+            while let Some(decided) = stream.take() {
+                acknowledged.push((decided.job.map_err(|refused| anyhow::anyhow!("{refused:?}"))?, String::new()));
+            }
+        }
+        let count = (acknowledged.len() - before) as f64;
+        accepted += count;
+        // The first one finds everything cold.
+        if window > 0 {
+            rates.push(count / start.elapsed().as_secs_f64());
+        }
+    }
+    eprintln!("  {}", meter.each(accepted)?);
+    while let Some(decided) = stream.next().await? {
+        acknowledged.push((decided.job.map_err(|refused| anyhow::anyhow!("{refused:?}"))?, String::new()));
+    }
+    stream.close().await?;
+    Ok(rates)
 }

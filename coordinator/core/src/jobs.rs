@@ -47,6 +47,10 @@ impl Core {
                 self.proposals.push_urgent(Command::Mark(Mark {}), Waiter::Mark(call));
                 Ok(())
             }
+            Asked::StreamConnect(_) => {
+                self.stream_connected(call, caller);
+                Ok(())
+            }
             Asked::WorkerConnect(_) => {
                 self.worker_connected(call, caller.name);
                 Ok(())
@@ -224,6 +228,7 @@ impl Core {
             Waiter::OpenSession(call) => self.session_opened(call, outcome),
             Waiter::Resume(call) => self.session_resumed(call),
             Waiter::Report { call } => self.report_decided(call, outcome),
+            Waiter::Stream { call, closing } => self.stream_decided(call, closing, outcome),
             Waiter::Renewal { call, session, nonce } => self.silence_cleared(call, session, nonce),
             Waiter::Job(call)
             | Waiter::Jobs(call)
@@ -289,7 +294,9 @@ impl Core {
             | Waiter::OpenSession(call)
             | Waiter::Resume(call)
             // The worker comes back and is told from where to send again.
-            | Waiter::Report { call } => self.finish(call, Err(refusal::leader_changed())),
+            | Waiter::Report { call }
+            // Likewise the client, with everything that it has no answer to.
+            | Waiter::Stream { call, .. } => self.finish(call, Err(refusal::leader_changed())),
         }
     }
 }

@@ -58,6 +58,7 @@ impl Core {
             | Asked::ReleaseJob(_)
             | Asked::DrainWorker(_)
             | Asked::WorkerConnect(_)
+            | Asked::StreamConnect(_)
             | Asked::Mark(_)
             | Asked::TransferLeader(_) => return,
         };

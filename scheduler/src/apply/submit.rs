@@ -30,6 +30,11 @@ impl State {
             read = self.read_parts(submit)?;
             &read
         };
+        self.admit_jobs(submit.request.as_ref().map_or("", |request| &request.owner), jobs)
+    }
+
+    /// Looks through all jobs of one submit.
+    pub(super) fn admit_jobs(&self, owner: &str, jobs: &[JobSubmission]) -> Result<(), Rejection> {
         let count = jobs.len();
         if count == 0 {
             return Err(Rejection::invalid("specs", "there is no job in the request"));
@@ -38,7 +43,6 @@ impl State {
             let message = format!("the request has {count} jobs, {} at most", limits::JOBS_IN_A_SUBMIT);
             return Err(Rejection::invalid("specs", message).hint("submit them in several requests"));
         }
-        let owner = submit.request.as_ref().map_or("", |request| &request.owner);
         if owner.len() > limits::NAME_BYTES {
             return Err(Rejection::invalid("owner", format!("the owner's name has {} bytes", owner.len())));
         }
@@ -275,7 +279,7 @@ impl Step<'_> {
         Outcome::Jobs { first, count, duplicate: false }
     }
 
-    fn accept(&mut self, owner: Arc<str>, first: u64, asked: &JobSubmission) {
+    pub(super) fn accept(&mut self, owner: Arc<str>, first: u64, asked: &JobSubmission) {
         let state = &mut *self.state;
         let queue = state.queues.get_key_value(queue_of(asked)).expect("its queue was looked up").0.clone();
         let (min_backoff_ms, max_backoff_ms) = backoff_of(asked);

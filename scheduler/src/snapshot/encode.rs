@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use prost::Message;
 use proto::internal::{
-    StateBlobs, StateEnd, StateHeader, StateJobs, StatePiece, StateRequests, StateSessions, StateTasks, state_blobs,
-    state_header, state_jobs, state_piece::Piece, state_requests, state_sessions, state_tasks,
+    StateBlobs, StateEnd, StateHeader, StateJobs, StatePiece, StateRequests, StateSessions, StateStreams, StateTasks, state_blobs,
+    state_header, state_jobs, state_piece::Piece, state_requests, state_sessions, state_streams, state_tasks,
 };
 
 use super::{PIECE_BYTES, RULES_VERSION, fact_bytes};
@@ -14,7 +14,8 @@ use crate::{
     State,
     job::{Extra, Job, Phase, Record, Terms},
     licenses::License,
-    requests::Answer,
+    requests::{Answer, Key},
+    streams::{self, Run, Stream},
 };
 
 /// How many small records make a piece.
@@ -24,7 +25,8 @@ impl State {
     /// The pieces of a snapshot, in order, about 1 MiB each.
     pub fn encode(&self) -> impl Iterator<Item = Bytes> + '_ {
         let before = [Piece::Header(self.header())].into_iter();
-        let before = before.chain(self.session_pieces()).chain(self.request_pieces()).chain(self.blob_pieces());
+        let before = before.chain(self.session_pieces()).chain(self.request_pieces()).chain(self.stream_pieces());
+        let before = before.chain(self.blob_pieces());
         let jobs = self.jobs.shards().iter().enumerate().flat_map(|(number, shard)| {
             let first = (number * crate::job::SHARD) as u64 + 1;
             let tasks = shard.iter().zip(first..).flat_map(|(job, id)| task_pieces(id, job));
@@ -129,6 +131,15 @@ impl State {
         })
     }
 
+    fn stream_pieces(&self) -> impl Iterator<Item = Piece> + '_ {
+        let mut streams = self.streams.known.iter();
+        std::iter::from_fn(move || {
+            // A stream has thousands of answers at most.
+            let streams: Vec<_> = streams.by_ref().take(64).map(|(key, stream)| stream_of(key, stream)).collect();
+            (!streams.is_empty()).then_some(Piece::Streams(StateStreams { streams }))
+        })
+    }
+
     fn blob_pieces(&self) -> impl Iterator<Item = Piece> + '_ {
         let mut blobs = self.blobs.stored.values();
         std::iter::from_fn(move || {
@@ -163,6 +174,23 @@ fn answer_of(answer: &Answer) -> state_requests::stored::Answer {
         Answer::Queue(name) => Out::Queue(name.to_string()),
         Answer::License(name) => Out::License(name.to_string()),
         Answer::FairShare(half_life_ms) => Out::HalfLifeMs(*half_life_ms),
+    }
+}
+
+fn stream_of(key: &Key, stream: &Stream) -> state_streams::Stream {
+    let answer = |run: &Run| state_streams::Answer {
+        first: run.first,
+        count: run.count,
+        answer: Some(match &run.answer {
+            streams::Answer::Jobs(job) => state_streams::answer::Answer::FirstJob(*job),
+            streams::Answer::Refused(refusal) => state_streams::answer::Answer::Refusal(refusal.as_ref().clone()),
+        }),
+    };
+    state_streams::Stream {
+        key: Bytes::copy_from_slice(key),
+        last: stream.last,
+        minute: stream.minute,
+        answers: stream.answers.iter().map(answer).collect(),
     }
 }
 

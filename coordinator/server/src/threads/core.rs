@@ -133,6 +133,7 @@ impl Thread {
                 core.step(Input::Open { call, caller, request }, now, wall);
             }
             Message::Worker { call, message } => core.step(Input::Worker { call, message }, now, wall),
+            Message::Stream { call, message } => core.step(Input::Stream { call, message }, now, wall),
             Message::MemberStatus { digest_index, answer } => self.statuses.push((digest_index, answer)),
         }
     }
