@@ -63,7 +63,7 @@ fn main() {
         is_array: true,
         ..JobSubmission::default()
     };
-    let (_, submitted) = grid.apply(C::SubmitJobs(SubmitJobs { request: None, jobs: vec![job] }));
+    let (_, submitted) = grid.apply(C::SubmitJobs(SubmitJobs { jobs: vec![job], ..SubmitJobs::default() }));
     println!("submit of {} tasks: {submitted:?}", 2 * tasks);
 
     let heard: BTreeSet<u64> = [1, 2].into();
@@ -72,7 +72,7 @@ fn main() {
     let [mut planning, mut granting, mut ending] = [Duration::ZERO; 3];
     while done < tasks {
         let start = Instant::now();
-        let planned = plan(&grid.state, &heard, Cursor::default(), 100_000);
+        let planned = plan(&grid.state, &heard, &Cursor::default(), 100_000);
         planning += start.elapsed();
         plans += 1;
         if !planned.grants.is_empty() {

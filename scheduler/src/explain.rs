@@ -90,7 +90,7 @@ impl State {
         let mut reasons = self.reasons_of_dependencies(job, ordinal);
         if job.held {
             let advice = format!("release it with `millgrid job release {id}`");
-            reasons.push(reason(WaitReason::Held, 0, "it is held", advice));
+            reasons.push(reason(WaitReason::Held, 0, "somebody holds it back", advice));
         }
         if let Some(until_ms) = self.backoff_until(id, job, ordinal) {
             let seconds = until_ms.saturating_sub(self.time_ms).div_ceil(1000);

@@ -219,7 +219,7 @@ impl<'s> Planner<'s> {
             }
             let closed = head.bucket.ask.shapes.iter().all(|shape| self.room(head.bucket, shape) == 0);
             if !full && !closed {
-                if self.pending(&head) > 0 && granted > 0 {
+                if head.grown.is_none() && self.pending(&head) > 0 && granted > 0 {
                     lane.push(head);
                 } else {
                     lane.push_next(self.state, &head);

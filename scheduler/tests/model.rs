@@ -37,20 +37,7 @@ fn a_plan_on_an_empty_grid_proposes_nothing() {
 /// Success of a job in one life of it, failure in another.
 #[test]
 fn an_edge_stays_met_though_its_job_was_skipped_for_another_one() {
-    let submit = |after| {
-        Operation::Submit(operation::Submit {
-            tasks: 1,
-            cpu: 1,
-            retries: 0,
-            priority: 0,
-            max_running: 0,
-            max_failures: 0,
-            at_most_once: false,
-            outputs: false,
-            hold: false,
-            after,
-        })
-    };
+    let submit = |after| Operation::Submit(operation::Submit::plain(after));
     let retry = |job| Operation::Retry { job, failed_only: false, range: None, cpu: 0 };
     let end = |kind| Operation::Report { session: 0, nth: 0, kind };
     let mut pair = Pair::new();

@@ -49,11 +49,11 @@ impl Grid {
         };
         let jobs: Vec<JobSubmission> = (0..jobs).map(job).collect();
         for some in jobs.chunks(limits::JOBS_IN_A_SUBMIT) {
-            self.apply(C::SubmitJobs(SubmitJobs { request: None, jobs: some.to_vec() }));
+            self.apply(C::SubmitJobs(SubmitJobs { jobs: some.to_vec(), ..SubmitJobs::default() }));
         }
     }
 
-    fn plan(&self, cursor: Cursor, budget: usize) -> Plan {
+    fn plan(&self, cursor: &Cursor, budget: usize) -> Plan {
         let heard: BTreeSet<u64> = self.state.sessions().map(|session| session.id).collect();
         plan(&self.state, &heard, cursor, budget)
     }
@@ -83,10 +83,10 @@ fn tasks_in(runs: &[GrantRun]) -> u32 {
 fn a_full_grid_is_planned_without_a_look_at_the_queued_jobs() {
     let mut grid = Grid::new(3, 2);
     grid.submit(20_000, 10, |number| 1 + number as u64 % 2);
-    let first = grid.plan(Cursor::default(), usize::MAX);
+    let first = grid.plan(&Cursor::default(), usize::MAX);
     grid.grant(first.grants);
     // Two shapes and three workers: a dozen steps are plenty, however much is queued.
-    let full = grid.plan(Cursor::default(), 30);
+    let full = grid.plan(&Cursor::default(), 30);
     assert!(full.finished && full.grants.is_empty(), "{full:?}");
 }
 
@@ -96,7 +96,7 @@ fn a_plan_that_ran_out_goes_on_from_its_cursor() {
     grid.submit(400, 1, |_| 1);
     let (mut cursor, mut plans, mut granted) = (Cursor::default(), 0, 0);
     loop {
-        let planned = grid.plan(cursor, 20);
+        let planned = grid.plan(&cursor, 20);
         granted += grid.grant(planned.grants).len();
         plans += 1;
         cursor = planned.cursor;
@@ -113,7 +113,7 @@ fn a_plan_that_ran_out_goes_on_from_its_cursor() {
 fn a_budget_below_the_number_of_workers_still_gets_on() {
     let mut grid = Grid::new(50, 1);
     grid.submit(1, 50, |_| 1);
-    let planned = grid.plan(Cursor::default(), 1);
+    let planned = grid.plan(&Cursor::default(), 1);
     assert!(tasks_in(&planned.grants) > 0);
 }
 
@@ -121,7 +121,7 @@ fn a_budget_below_the_number_of_workers_still_gets_on() {
 fn an_entry_never_grants_more_than_its_limit() {
     let mut grid = Grid::new(10, 1_000);
     grid.submit(1, 20_000, |_| 1);
-    let planned = grid.plan(Cursor::default(), usize::MAX);
+    let planned = grid.plan(&Cursor::default(), usize::MAX);
     assert_eq!(tasks_in(&planned.grants) as usize, limits::GRANTS_IN_AN_ENTRY);
     assert!(!planned.finished);
     assert!(planned.grants.len() <= 10, "each worker gets one run of neighbours: {}", planned.grants.len());
@@ -134,7 +134,7 @@ fn work_ahead_is_bounded_even_and_topped_up_in_large_pieces() {
     let mut sequences = BTreeMap::from([(1u64, 1u64), (2, 1)]);
     // Sixteen ends prove that the tasks are short.
     for _ in 0..8 {
-        let planned = grid.plan(Cursor::default(), 1_000);
+        let planned = grid.plan(&Cursor::default(), 1_000);
         assert_eq!(tasks_in(&planned.grants), 2, "nothing ahead before it is proven");
         for (session, key) in grid.grant(planned.grants) {
             let sequence = sequences.get_mut(&session).unwrap();
@@ -142,16 +142,16 @@ fn work_ahead_is_bounded_even_and_topped_up_in_large_pieces() {
             *sequence += 1;
         }
     }
-    let planned = grid.plan(Cursor::default(), 10_000);
+    let planned = grid.plan(&Cursor::default(), 10_000);
     let granted = grid.grant(planned.grants);
     let by_session = |session: u64| granted.iter().filter(|(by, _)| *by == session).count();
     // Tasks of 1 ms: one that runs and a hundred ahead.
     assert_eq!((by_session(1), by_session(2)), (101, 101));
     let first: Vec<AttemptKey> = granted.iter().filter(|(by, _)| *by == 1).map(|(_, key)| *key).collect();
     grid.end(1, sequences[&1], &first[..40]);
-    assert!(grid.plan(Cursor::default(), 10_000).grants.is_empty(), "more than half is left");
+    assert!(grid.plan(&Cursor::default(), 10_000).grants.is_empty(), "more than half is left");
     grid.end(1, sequences[&1] + 40, &first[40..60]);
-    assert_eq!(tasks_in(&grid.plan(Cursor::default(), 10_000).grants), 60);
+    assert_eq!(tasks_in(&grid.plan(&Cursor::default(), 10_000).grants), 60);
     grid.state.check().unwrap();
 }
 
@@ -161,14 +161,14 @@ fn the_last_tasks_are_shared_evenly() {
     grid.submit(1, 16 + 2 + 50, |_| 1);
     let mut sequences = BTreeMap::from([(1u64, 1u64), (2, 1)]);
     for _ in 0..8 {
-        let planned = grid.plan(Cursor::default(), 1_000);
+        let planned = grid.plan(&Cursor::default(), 1_000);
         for (session, key) in grid.grant(planned.grants) {
             let sequence = sequences.get_mut(&session).unwrap();
             grid.end(session, *sequence, &[key]);
             *sequence += 1;
         }
     }
-    let planned = grid.plan(Cursor::default(), 10_000);
+    let planned = grid.plan(&Cursor::default(), 10_000);
     let granted = grid.grant(planned.grants);
     let of_first = granted.iter().filter(|(session, _)| *session == 1).count();
     assert_eq!((granted.len(), of_first), (52, 26));

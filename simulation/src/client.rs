@@ -73,6 +73,7 @@ impl Client {
                     job_id: pick(random),
                     ranges,
                     reason: String::new(),
+                    cascade: random.chance(300),
                 })
             }
             _ => Request::RetryJob(RetryJobRequest {
@@ -93,6 +94,7 @@ fn spec(id: &str, jobs: &[u64], random: &mut Random) -> JobSpec {
         job_id: *job,
         condition: [DependencyCondition::Success, DependencyCondition::Any, DependencyCondition::Failure]
             [random.below(3) as usize] as i32,
+        exit_codes: Vec::new(),
     });
     let millis = |millis: u64| Some(prost_duration(millis));
     JobSpec {
@@ -104,6 +106,7 @@ fn spec(id: &str, jobs: &[u64], random: &mut Random) -> JobSpec {
             retries: random.below(3) as u32,
             min_backoff: millis(100),
             max_backoff: millis(3_000),
+            rules: Vec::new(),
         }),
         at_most_once: random.chance(150),
         array: (tasks > 1)

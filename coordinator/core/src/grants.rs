@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use prost::Message;
 use proto::v1::{
     AttemptKey, Cause, CoordinatorMessage, Grant, GrantedJob, Instructions, JobSpec, Kill, Manifest, Publish,
-    Resources, Rows, coordinator_message,
+    Resources, Rows, TimeLimit, coordinator_message,
 };
 use scheduler::{Event, Instruction, State};
 
@@ -41,7 +41,7 @@ impl Spec {
         // The worker gets its own row with each grant; the whole table it has no use for.
         let rows = spec.array.take().and_then(|array| array.rows);
         let owner = state.submission(job)?.owner;
-        let job = GrantedJob { job_id: job, spec: Some(spec), resources: None, owner };
+        let job = GrantedJob { job_id: job, spec: Some(spec), resources: None, owner, time_limit_ms: 0 };
         Some(Self { job, rows, reader: RowReader::default() })
     }
 }
@@ -49,21 +49,21 @@ impl Spec {
 /// The jobs whose specs a worker's connection has had, the newest ones.
 #[derive(Debug, Default)]
 pub(crate) struct SentSpecs {
-    resources: BTreeMap<u64, Resources>,
+    sent: BTreeMap<u64, (Resources, u64)>,
     order: VecDeque<u64>,
 }
 
 impl SentSpecs {
-    /// Whether the spec must be sent, again when a retry has changed the resources.
-    fn must_send(&mut self, job: u64, resources: Resources) -> bool {
-        match self.resources.insert(job, resources) {
-            Some(before) => before != resources,
+    /// Whether the spec must be sent, again when the resources or the time limit were changed.
+    fn must_send(&mut self, job: u64, needs: (Resources, u64)) -> bool {
+        match self.sent.insert(job, needs) {
+            Some(before) => before != needs,
             None => {
                 self.order.push_back(job);
                 if self.order.len() > limits::SPECS_PER_CONNECTION
                     && let Some(oldest) = self.order.pop_front()
                 {
-                    self.resources.remove(&oldest);
+                    self.sent.remove(&oldest);
                 }
                 true
             }
@@ -74,9 +74,11 @@ impl SentSpecs {
 /// Instructions of one entry, or of everything that stands, for one session.
 #[derive(Debug, Default)]
 struct Sheet {
-    grants: Vec<(AttemptKey, bool)>,
+    grants: Vec<(AttemptKey, bool, Option<Resources>)>,
     kills: Vec<(AttemptKey, Cause)>,
     publications: Vec<(AttemptKey, Manifest)>,
+    /// Jobs of which it may hold attempts, and how long these may take now.
+    time_limits: BTreeMap<u64, u64>,
 }
 
 impl Core {
@@ -85,8 +87,13 @@ impl Core {
         let mut sheets: BTreeMap<u64, Sheet> = BTreeMap::new();
         for event in events {
             match event {
-                Event::Granted { session, key, ahead } => {
-                    sheets.entry(*session).or_default().grants.push((*key, *ahead));
+                Event::Granted { session, key, ahead, resources } => {
+                    sheets.entry(*session).or_default().grants.push((*key, *ahead, *resources));
+                }
+                Event::TimeLimitChanged { job, time_limit_ms } => {
+                    for session in self.state.sessions_of(*job) {
+                        sheets.entry(session).or_default().time_limits.insert(*job, *time_limit_ms);
+                    }
                 }
                 Event::KillAsked { session, key, cause } => {
                     sheets.entry(*session).or_default().kills.push((*key, *cause));
@@ -112,8 +119,14 @@ impl Core {
         let mut sheet = Sheet::default();
         for instruction in self.state.instructions_of(session) {
             match instruction {
-                Instruction::Grant { key, ahead, .. } if !held.contains(&key) => sheet.grants.push((key, ahead)),
-                Instruction::Grant { .. } => {}
+                Instruction::Grant { key, ahead, resources, .. } if !held.contains(&key) => {
+                    sheet.grants.push((key, ahead, resources));
+                }
+                // It may have been changed while the worker was away.
+                Instruction::Grant { key, .. } => {
+                    let time_limit_ms = self.state.time_limit_ms(key.job_id);
+                    sheet.time_limits.insert(key.job_id, time_limit_ms.unwrap_or_default());
+                }
                 Instruction::Kill { key, cause, .. } => sheet.kills.push((key, cause)),
                 Instruction::Publish { key, manifest, .. } if !publishing.contains(&key) => {
                     sheet.publications.push((key, manifest));
@@ -127,17 +140,21 @@ impl Core {
     fn instruct(&mut self, session: u64, index: u64, sheet: &Sheet) {
         let Some((call, sent)) = self.sessions.attachment(session) else { return };
         let mut instructions = Instructions { index, ..Instructions::default() };
-        for (key, ahead) in &sheet.grants {
+        for (key, ahead, resources) in &sheet.grants {
             let Some(spec) = self.specs.of(&self.state, key.job_id) else { continue };
-            let Some(resources) = self.state.submission(key.job_id).map(|view| view.resources) else { continue };
-            if sent.must_send(key.job_id, resources) {
-                instructions.jobs.push(GrantedJob { resources: Some(resources), ..spec.job.clone() });
+            let Some(needs) = self.state.needs(key.job_id) else { continue };
+            if sent.must_send(key.job_id, needs) {
+                let (resources, time_limit_ms) = needs;
+                instructions.jobs.push(GrantedJob { resources: Some(resources), time_limit_ms, ..spec.job.clone() });
             }
             let row = spec.rows.as_ref().and_then(|rows| spec.reader.row(&self.state, rows, key.ordinal));
             let Some(task_index) = index_of(&self.state, key) else { continue };
             let row = row.unwrap_or_default();
-            instructions.grants.push(Grant { attempt: Some(*key), task_index, row, ahead: *ahead });
+            let (attempt, ahead, resources) = (Some(*key), *ahead, *resources);
+            instructions.grants.push(Grant { attempt, task_index, row, ahead, resources });
         }
+        let limit = |(job, limit): (&u64, &u64)| TimeLimit { job_id: *job, time_limit_ms: *limit };
+        instructions.time_limits.extend(sheet.time_limits.iter().map(limit));
         for (key, cause) in &sheet.kills {
             instructions.kills.push(Kill { attempt: Some(*key), cause: *cause as i32 });
         }
@@ -146,7 +163,11 @@ impl Core {
             let manifest = Some(manifest.clone());
             instructions.publications.push(Publish { attempt: Some(*key), manifest, task_index });
         }
-        if instructions.grants.is_empty() && instructions.kills.is_empty() && instructions.publications.is_empty() {
+        let empty = instructions.grants.is_empty()
+            && instructions.kills.is_empty()
+            && instructions.publications.is_empty()
+            && instructions.time_limits.is_empty();
+        if empty {
             return;
         }
         self.send_worker(call, coordinator_message::Message::Instructions(instructions));

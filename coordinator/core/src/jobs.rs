@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use prost::Message;
 use proto::internal::{
-    Caller, CancelTasks, DrainWorker, Mark, MarkResponse, PutBlob, Refusal, Request, RetryTasks, SetHold, SubmitJobs,
-    call_request, call_response::Response, command::Command, dependency::On,
+    Caller, CancelTasks, DrainWorker, JobSubmissions, Mark, MarkResponse, PutBlob, Refusal, Request, RetryTasks,
+    SetHold, SubmitJobs, call_request, call_response::Response, command::Command, dependency::On,
 };
 use proto::v1::{self, IndexRange, Role};
 use scheduler::{Outcome, Rejection};
@@ -14,6 +14,7 @@ use crate::{
     core::Core,
     limits,
     logs::task_not_found,
+    operations,
     proposals::Waiter,
     reads::Reader,
     refusal::{self, invalid},
@@ -43,6 +44,14 @@ impl Core {
                 self.set_hold(call, &caller, request_id, job_id, false)
             }
             Asked::DrainWorker(request) => self.drain_worker(call, &caller, request),
+            Asked::SetJob(request) => self.set_job(call, &caller, request),
+            Asked::CreateQueue(_)
+            | Asked::SetQueue(_)
+            | Asked::DeleteQueue(_)
+            | Asked::SetFairShare(_)
+            | Asked::SetLicense(_)
+            | Asked::CordonWorker(_)
+            | Asked::UncordonWorker(_) => self.operate(call, &caller, request),
             Asked::Mark(_) => {
                 self.proposals.push_urgent(Command::Mark(Mark {}), Waiter::Mark(call));
                 Ok(())
@@ -71,6 +80,8 @@ impl Core {
             | Asked::ListQueues(_)
             | Asked::GetWorker(_)
             | Asked::ListWorkers(_)
+            | Asked::GetFairShare(_)
+            | Asked::ListLicenses(_)
             | Asked::FetchBlob(_) => {
                 self.reads.push(Reader::Query { call, caller, request });
                 Ok(())
@@ -81,23 +92,53 @@ impl Core {
         }
     }
 
-    fn propose_for(&mut self, command: Command, waiter: Waiter) -> Result<(), Refusal> {
+    pub(crate) fn propose_for(&mut self, command: Command, waiter: Waiter) -> Result<(), Refusal> {
         self.proposals.push(command, waiter).map_err(|()| refusal::overloaded("writes"))
     }
 
     fn submit_one(&mut self, call: CallId, caller: &Caller, request: v1::SubmitJobRequest) -> Result<(), Refusal> {
         let spec = request.spec.ok_or_else(|| invalid("spec", "the job is missing", "send a JobSpec"))?;
         let request = v1::SubmitJobsRequest { request_id: request.request_id, specs: vec![spec], edges: Vec::new() };
-        let command = self.submission(caller, request)?;
-        self.propose_for(command, Waiter::Job(call))
+        let mut command = self.submission(caller, request)?;
+        self.store_parts(&mut command)?;
+        self.propose_for(Command::SubmitJobs(command), Waiter::Job(call))
     }
 
     fn submit_many(&mut self, call: CallId, caller: &Caller, request: v1::SubmitJobsRequest) -> Result<(), Refusal> {
-        let command = self.submission(caller, request)?;
-        self.propose_for(command, Waiter::Jobs(call))
+        let mut command = self.submission(caller, request)?;
+        self.store_parts(&mut command)?;
+        self.propose_for(Command::SubmitJobs(command), Waiter::Jobs(call))
     }
 
-    fn submission(&self, caller: &Caller, mut request: v1::SubmitJobsRequest) -> Result<Command, Refusal> {
+    /// Sends the jobs of a submit that is too large for an entry ahead of it.
+    fn store_parts(&mut self, submit: &mut SubmitJobs) -> Result<(), Refusal> {
+        if submit.encoded_len() <= limits::COMMAND_BYTES {
+            return Ok(());
+        }
+        let mut part = JobSubmissions::default();
+        let mut bytes = 0;
+        let mut parts = Vec::new();
+        for job in std::mem::take(&mut submit.jobs) {
+            // Tag and length of the job within its part.
+            let size = job.encoded_len() + 8;
+            if bytes + size > limits::PART_BYTES && !part.jobs.is_empty() {
+                parts.push(std::mem::take(&mut part));
+                bytes = 0;
+            }
+            bytes += size;
+            part.jobs.push(job);
+        }
+        parts.push(part);
+        for part in parts {
+            let data = Bytes::from(part.encode_to_vec());
+            submit.parts.push(Bytes::copy_from_slice(blake3::hash(&data).as_bytes()));
+            let put = self.proposals.push(Command::PutBlob(PutBlob { data }), Waiter::Nobody);
+            put.map_err(|()| refusal::overloaded("submits"))?;
+        }
+        Ok(())
+    }
+
+    fn submission(&self, caller: &Caller, mut request: v1::SubmitJobsRequest) -> Result<SubmitJobs, Refusal> {
         if request.specs.is_empty() || request.specs.len() > limits::JOBS_PER_SUBMIT {
             let message = format!("{} jobs in one submit, 1 to {}", request.specs.len(), limits::JOBS_PER_SUBMIT);
             return Err(invalid("specs", message, "split them into several submits"));
@@ -107,7 +148,7 @@ impl Core {
         let mut jobs = Vec::with_capacity(request.specs.len());
         for spec in request.specs {
             let job = submission::read(spec)?;
-            self.check_feasible(job.resources.as_ref())?;
+            self.check_feasible(job.resources.as_ref(), &job.alternatives)?;
             jobs.push(job);
         }
         for edge in request.edges {
@@ -117,24 +158,29 @@ impl Core {
                 return Err(invalid("edges", message, "put jobs behind those that they wait for"));
             }
             let on = Some(On::Position(edge.from));
-            jobs[edge.to as usize].after.push(proto::internal::Dependency { on, condition: edge.condition });
+            let (condition, exit_codes) = (edge.condition, edge.exit_codes);
+            jobs[edge.to as usize].after.push(proto::internal::Dependency { on, condition, exit_codes });
         }
-        let command = SubmitJobs { request: Some(stamp), jobs };
-        if command.encoded_len() > limits::COMMAND_BYTES {
-            let message = format!("the jobs take {} bytes, {} at most", command.encoded_len(), limits::COMMAND_BYTES);
-            return Err(invalid("specs", message, "split them into several submits"));
+        let command = SubmitJobs { request: Some(stamp), jobs, parts: Vec::new() };
+        let bytes = command.encoded_len();
+        // One that can't be parted must fit into an entry.
+        let largest = command.jobs.iter().map(Message::encoded_len).max().unwrap_or_default();
+        if bytes > limits::SUBMIT_BYTES || (bytes > limits::COMMAND_BYTES && largest > limits::PART_BYTES) {
+            let message = format!("the jobs take {bytes} bytes, {} at most", limits::SUBMIT_BYTES);
+            return Err(invalid("specs", message, "split them into several submits; put large scripts on S3"));
         }
-        let command = Command::SubmitJobs(command);
         // Whoever asks again, because the answer got lost, is to hear of the jobs that he has.
+        let command = Command::SubmitJobs(command);
         if !self.state.was_answered(&command) {
             self.check_disk()?;
         }
+        let Command::SubmitJobs(command) = command else { unreachable!("it was made above") };
         Ok(command)
     }
 
-    fn check_feasible(&self, resources: Option<&v1::Resources>) -> Result<(), Refusal> {
+    fn check_feasible(&self, resources: Option<&v1::Resources>, alternatives: &[v1::Resources]) -> Result<(), Refusal> {
         let Some(resources) = resources.filter(|_| !self.settings.pools.is_empty()) else { return Ok(()) };
-        scheduler::feasible(resources, &self.settings.pools).map_err(|message| {
+        scheduler::Pool::feasible(&self.settings.pools, resources, alternatives).map_err(|message| {
             let hint = "ask for less, or add a pool with larger workers";
             refusal::refusal(refusal::Code::FailedPrecondition, refusal::INFEASIBLE, message, hint)
         })
@@ -156,7 +202,12 @@ impl Core {
         let id = std::mem::take(&mut request.request_id);
         let stamp = stamp(caller, id, &request);
         let tasks = self.select(request.job_id, &request.ranges)?;
-        let command = CancelTasks { request: Some(stamp), job_id: request.job_id, tasks, reason: request.reason };
+        if request.cascade && !tasks.is_empty() {
+            let message = "single tasks are cancelled without what waits for their job";
+            return Err(invalid("cascade", message, "cancel the whole job, or leave `cascade` out"));
+        }
+        let v1::CancelJobRequest { job_id, reason, cascade, .. } = request;
+        let command = CancelTasks { request: Some(stamp), job_id, tasks, reason, cascade };
         self.propose_for(Command::CancelTasks(command), Waiter::Cancel(call))
     }
 
@@ -170,7 +221,7 @@ impl Core {
                 gpus: if changed.gpus == 0 { now.gpus } else { changed.gpus },
                 scratch_gib: pick(changed.scratch_gib, now.scratch_gib),
             };
-            self.check_feasible(Some(&resources))?;
+            self.check_feasible(Some(&resources), &[])?;
         }
         let id = std::mem::take(&mut request.request_id);
         let stamp = stamp(caller, id, &request);
@@ -217,7 +268,7 @@ impl Core {
         let id = std::mem::take(&mut request.request_id);
         let stamp = stamp(caller, id, &request);
         let command = DrainWorker { request: Some(stamp), worker: request.name, reason: request.reason, session: 0 };
-        self.propose_for(Command::DrainWorker(command), Waiter::Drain(call))
+        self.propose_for(Command::DrainWorker(command), Waiter::Thing(call))
     }
 
     /// An applied command's outcome goes to whoever waits for it.
@@ -234,9 +285,13 @@ impl Core {
             | Waiter::Jobs(call)
             | Waiter::Blob(call)
             | Waiter::Cancel(call)
-            | Waiter::Drain(call)
+            | Waiter::Thing(call)
             | Waiter::Mark(call) => match outcome {
                 Ok(outcome) => self.answer_write(call, &waiter, outcome),
+                // Its parts got lost with a change of leader: the client sends all of it again.
+                Err(rejection) if rejection.reason == "PART_NOT_FOUND" => {
+                    self.finish(call, Err(refusal::leader_changed()));
+                }
                 Err(rejection) => self.finish(call, Err(refusal::rejected(&rejection))),
             },
         }
@@ -263,6 +318,15 @@ impl Core {
                 Some(Response::CancelJob(v1::CancelJobResponse { job, cancelled: count, note }))
             }
             Outcome::Worker(name) => self.state.worker(&name).map(Response::Worker),
+            Outcome::Queue(name) => Some(match self.state.queue(&name) {
+                Some(queue) => Response::Queue(queue),
+                None => Response::DeleteQueue(v1::DeleteQueueResponse {}),
+            }),
+            Outcome::FairShare(half_life_ms) => Some(Response::FairShare(operations::fair_share(half_life_ms))),
+            Outcome::License(name) => {
+                let gone = v1::License { name: name.clone(), total: 0, used: 0 };
+                Some(Response::License(self.state.license(&name).unwrap_or(gone)))
+            }
             Outcome::Nothing | Outcome::Count(_) if matches!(waiter, Waiter::Mark(_)) => {
                 Some(Response::Mark(MarkResponse { index: self.applied_index() }))
             }
@@ -289,7 +353,7 @@ impl Core {
             | Waiter::Jobs(call)
             | Waiter::Blob(call)
             | Waiter::Cancel(call)
-            | Waiter::Drain(call)
+            | Waiter::Thing(call)
             | Waiter::Mark(call)
             | Waiter::OpenSession(call)
             | Waiter::Resume(call)
@@ -302,7 +366,7 @@ impl Core {
 }
 
 /// Who asks, under which id, and for what, so that a repeat is known as one.
-fn stamp(caller: &Caller, id: String, content: &impl Message) -> Request {
+pub(crate) fn stamp(caller: &Caller, id: String, content: &impl Message) -> Request {
     let hash = blake3::hash(&content.encode_to_vec());
     Request { owner: caller.name.clone(), id, payload_hash: Bytes::copy_from_slice(hash.as_bytes()) }
 }

@@ -15,6 +15,7 @@ mod grants;
 mod jobs;
 pub mod limits;
 mod logs;
+mod operations;
 mod permissions;
 mod planning;
 mod proposals;

@@ -23,7 +23,13 @@ pub const STREAM_COMMAND_BYTES: usize = 128 << 10;
 pub const BLOB_BYTES: usize = 256 << 10;
 
 /// Jobs in one atomic submit.
-pub const JOBS_PER_SUBMIT: usize = 1_000;
+pub const JOBS_PER_SUBMIT: usize = 10_000;
+
+/// Bytes of all jobs of one submit; above [`PART_BYTES`] they go ahead of it in parts.
+pub const SUBMIT_BYTES: usize = 16 << 20;
+
+/// Bytes of encoded jobs in one part.
+pub const PART_BYTES: usize = 240 << 10;
 
 /// Jobs in one watch.
 pub const WATCHED_JOBS: usize = 1_000;

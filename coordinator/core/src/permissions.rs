@@ -31,6 +31,16 @@ pub fn allows(request: &Request) -> &'static [Role] {
         | Request::GetWorker(_)
         | Request::ListWorkers(_)
         | Request::DrainWorker(_)
+        | Request::SetJob(_)
+        | Request::CreateQueue(_)
+        | Request::SetQueue(_)
+        | Request::DeleteQueue(_)
+        | Request::GetFairShare(_)
+        | Request::SetFairShare(_)
+        | Request::ListLicenses(_)
+        | Request::SetLicense(_)
+        | Request::CordonWorker(_)
+        | Request::UncordonWorker(_)
         | Request::TransferLeader(_) => CLIENTS,
         // A worker resolves `job:N/PATH` inputs by it.
         Request::ListOutputs(_) => CLIENTS_AND_WORKERS,

@@ -1,6 +1,6 @@
 //! When the leader plans: one plan in flight, and again as soon as something changed.
 
-use proto::internal::{AssignPublications, GrantTasks, command::Command};
+use proto::internal::{AssignPublications, GrantTasks, Reserve, command::Command};
 use scheduler::Cursor;
 
 use crate::{core::Core, limits, proposals::Waiter};
@@ -51,7 +51,7 @@ impl Core {
         if heard.is_empty() {
             return;
         }
-        let plan = scheduler::plan(&self.state, heard, self.planning.cursor, limits::PLAN_STEPS);
+        let plan = scheduler::plan(&self.state, heard, &self.planning.cursor, limits::PLAN_STEPS);
         self.planning.cursor = plan.cursor;
         self.planning.dirty = !plan.finished || !plan.grants.is_empty() || !plan.publications.is_empty();
         if !plan.grants.is_empty() {
@@ -59,6 +59,11 @@ impl Core {
             self.count_grants(tasks);
             self.planning.flying += 1;
             self.proposals.push_urgent(Command::GrantTasks(GrantTasks { runs: plan.grants }), Waiter::Plan);
+        }
+        if !plan.reservations.is_empty() {
+            self.planning.flying += 1;
+            let reserve = Reserve { reservations: plan.reservations };
+            self.proposals.push_urgent(Command::Reserve(reserve), Waiter::Plan);
         }
         if !plan.publications.is_empty() {
             self.planning.flying += 1;

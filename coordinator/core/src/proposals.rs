@@ -20,7 +20,8 @@ pub(crate) enum Waiter {
     Jobs(CallId),
     Blob(CallId),
     Cancel(CallId),
-    Drain(CallId),
+    /// Answered with what the command was about: a worker, a queue, a license.
+    Thing(CallId),
     Mark(CallId),
     /// A worker's stream asked for a new session.
     OpenSession(CallId),

@@ -47,6 +47,10 @@ impl Core {
                 let missing = || refusal::not_found("name", format!("worker `{}` doesn't exist", request.name), hint);
                 self.state.worker(&request.name).map(Response::Worker).ok_or_else(missing)
             }
+            Asked::GetFairShare(_) => Ok(Response::FairShare(crate::operations::fair_share(self.state.half_life_ms()))),
+            Asked::ListLicenses(_) => {
+                Ok(Response::ListLicenses(v1::ListLicensesResponse { licenses: self.state.licenses() }))
+            }
             Asked::ListWorkers(request) => Ok(Response::ListWorkers(list_workers(&self.state, &request))),
             // Writes never wait for a read.
             Asked::SubmitJob(_)
@@ -57,6 +61,14 @@ impl Core {
             | Asked::HoldJob(_)
             | Asked::ReleaseJob(_)
             | Asked::DrainWorker(_)
+            | Asked::SetJob(_)
+            | Asked::CreateQueue(_)
+            | Asked::SetQueue(_)
+            | Asked::DeleteQueue(_)
+            | Asked::SetFairShare(_)
+            | Asked::SetLicense(_)
+            | Asked::CordonWorker(_)
+            | Asked::UncordonWorker(_)
             | Asked::WorkerConnect(_)
             | Asked::StreamConnect(_)
             | Asked::Mark(_)

@@ -27,8 +27,8 @@ pub(crate) fn read(mut spec: JobSpec) -> Result<JobSubmission, Refusal> {
     if spec.queue.is_empty() {
         spec.queue = "default".to_owned();
     }
-    let resources = resources(spec.resources.take())?;
-    spec.resources = Some(resources);
+    let asked = resources(spec.resources.take())?;
+    spec.resources = Some(asked);
     check_texts(&spec)?;
     check_placeholders(&spec)?;
     for input in &spec.inputs {
@@ -40,11 +40,14 @@ pub(crate) fn read(mut spec: JobSpec) -> Result<JobSubmission, Refusal> {
     for file in &spec.files {
         check_path("files", &file.path)?;
     }
-    if duration_ms(spec.time_limit.as_ref(), "time_limit")? == Some(0) {
-        return Err(invalid("time_limit", "the time limit is zero", "leave it out for none, or give e.g. `90s`"));
-    }
+    let time_limit_ms = time_limit(spec.time_limit.as_ref(), "time_limit")?;
+    let queue_time_limit_ms = time_limit(spec.queue_time_limit.as_ref(), "queue_time_limit")?;
+    let total_time_limit_ms = time_limit(spec.total_time_limit.as_ref(), "total_time_limit")?;
+    let alternatives =
+        spec.alternatives.iter().map(|one| resources(Some(*one))).collect::<Result<Vec<Resources>, Refusal>>()?;
+    spec.alternatives.clone_from(&alternatives);
     duration_ms(spec.grace.as_ref(), "grace")?;
-    let retry = spec.retry.unwrap_or_default();
+    let retry = spec.retry.clone().unwrap_or_default();
     let min_backoff_ms = duration_ms(retry.min_backoff.as_ref(), "retry.min_backoff")?.unwrap_or(BACKOFF_MS.0);
     let max_backoff_ms =
         duration_ms(retry.max_backoff.as_ref(), "retry.max_backoff")?.unwrap_or(BACKOFF_MS.1.max(min_backoff_ms));
@@ -60,7 +63,7 @@ pub(crate) fn read(mut spec: JobSpec) -> Result<JobSubmission, Refusal> {
         queue: spec.queue.clone(),
         labels: spec.labels.clone(),
         priority: spec.priority,
-        resources: Some(resources),
+        resources: Some(asked),
         ranges,
         is_array,
         retries: retry.retries,
@@ -73,9 +76,20 @@ pub(crate) fn read(mut spec: JobSpec) -> Result<JobSubmission, Refusal> {
         hold,
         after: after
             .into_iter()
-            .map(|edge| Dependency { on: Some(On::JobId(edge.job_id)), condition: edge.condition })
+            .map(|edge| Dependency {
+                on: Some(On::JobId(edge.job_id)),
+                condition: edge.condition,
+                exit_codes: edge.exit_codes,
+            })
             .collect(),
         blobs,
+        alternatives,
+        constraints: spec.constraints.clone(),
+        licenses: spec.licenses.clone(),
+        time_limit_ms,
+        queue_time_limit_ms,
+        total_time_limit_ms,
+        retry_rules: retry.rules,
         spec: Bytes::new(),
     };
     let spec = spec.encode_to_vec();
@@ -93,9 +107,28 @@ pub(crate) fn write(spec: &Bytes, view: &scheduler::JobSubmissionView) -> Option
         spec.array.get_or_insert_default().ranges = view.ranges.clone();
     }
     spec.resources = Some(view.resources);
+    spec.alternatives.clone_from(&view.alternatives);
+    let limit = |limit_ms: u64| (limit_ms > 0).then(|| span(limit_ms));
+    spec.time_limit = limit(view.time_limit_ms);
+    spec.queue_time_limit = limit(view.queue_time_limit_ms);
+    spec.total_time_limit = limit(view.total_time_limit_ms);
+    (spec.priority, spec.max_running, spec.max_failures) = (view.priority, view.max_running, view.max_failures);
     spec.after = view.after.clone();
     spec.hold = view.held;
     Some(spec)
+}
+
+fn span(milliseconds: u64) -> prost_types::Duration {
+    let nanos = (milliseconds % 1_000) as i32 * 1_000_000;
+    prost_types::Duration { seconds: (milliseconds / 1_000) as i64, nanos }
+}
+
+/// 0: none.
+fn time_limit(limit: Option<&prost_types::Duration>, field: &str) -> Result<u64, Refusal> {
+    match duration_ms(limit, field)? {
+        Some(0) => Err(invalid(field, "the time limit is zero", "leave it out for none, or give e.g. `90s`")),
+        limit => Ok(limit.unwrap_or_default()),
+    }
 }
 
 fn resources(asked: Option<Resources>) -> Result<Resources, Refusal> {
@@ -204,7 +237,7 @@ fn check_path(field: &str, path: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn duration_ms(duration: Option<&prost_types::Duration>, field: &str) -> Result<Option<u64>, Refusal> {
+pub(crate) fn duration_ms(duration: Option<&prost_types::Duration>, field: &str) -> Result<Option<u64>, Refusal> {
     let Some(duration) = duration else { return Ok(None) };
     let negative = duration.seconds < 0 || duration.nanos < 0;
     // A thousand years: below what any sum of milliseconds overflows at.

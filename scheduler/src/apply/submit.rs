@@ -181,7 +181,7 @@ impl State {
             let blob = Hash::try_from(&hash[..]).ok().and_then(|hash| self.blobs.stored.get(&hash));
             let Some(blob) = blob else {
                 let message = "a part of the request isn't stored, or isn't any more";
-                return Err(Rejection::conflict("BLOB_NOT_FOUND", message).hint("submit it again"));
+                return Err(Rejection::conflict("PART_NOT_FOUND", message).hint("submit it again"));
             };
             let part = JobSubmissions::decode(blob.data.clone())
                 .map_err(|_| Rejection::invalid("parts", "a part of the request can't be read"))?;

@@ -27,9 +27,7 @@ fn depth(job: &Job) -> Option<f64> {
 impl<'s> Planner<'s> {
     /// Fills up what workers hold ahead, in the order of the queues, after all capacity was granted.
     pub(super) fn grant_ahead(&mut self) {
-        // Where room is kept for somebody, nothing may be waiting for it.
-        let mut open: Vec<usize> =
-            (0..self.workers.len()).filter(|worker| self.workers[*worker].kept.is_none()).collect();
+        let mut open: Vec<usize> = (0..self.workers.len()).collect();
         for mut lane in self.lanes(&Cursor::default()).in_order() {
             while let Some(head) = lane.pop() {
                 if open.is_empty() || self.tasks == 0 || self.steps == 0 {
@@ -71,6 +69,11 @@ impl<'s> Planner<'s> {
             let target = ((depth * places).ceil() as usize).min(limits::AHEAD);
             // Topped up when half is gone: many small entries would cost more than they bring.
             let low = places >= 1.0 && one.ahead * 2 <= target && one.ahead < target;
+            // Where room is kept for somebody, nothing else may be waiting for it.
+            if let Some(kept) = one.kept.as_ref().filter(|kept| kept.job != id) {
+                kept.mattered.set(true);
+                continue;
+            }
             if !one.sated && low && ask.unmet(one.about).is_none() && self.runs(one, id) {
                 hungry.push((*worker, target - one.ahead));
             }

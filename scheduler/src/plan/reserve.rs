@@ -64,6 +64,12 @@ impl<'s> Planner<'s> {
         if mine || queue.reservation.is_some() || kept.count() >= KEPT_BY_A_PLAN || self.pending(head) == 0 {
             return;
         }
+        // Where all ask for as much, nobody slips past: whatever comes free fits the first of them.
+        let ready = self.state.indexes.ready.keys().chain(self.state.indexes.grown.keys());
+        let asked = |bucket: &'s Bucket| bucket.ask.shapes.iter();
+        if ready.flat_map(asked).all(|other| head.bucket.ask.shapes.iter().any(|shape| shape.fits(other))) {
+            return;
+        }
         self.steps = self.steps.saturating_sub(self.workers.len());
         if let Some((worker, kept)) = self.soonest(&head.bucket.ask, head.turn.1) {
             self.workers[worker].kept = Some(kept);

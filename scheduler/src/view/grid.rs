@@ -180,6 +180,8 @@ fn queue_view(name: &str, queue: &Queue, state: &State, capacity: &Shape) -> v1:
         draining: queue.draining,
         guarantee: Some(queue.guarantee),
         placement: queue.placement as i32,
+        reserved_job: queue.reservation.map_or(0, |kept| kept.job),
+        reserved_on: queue.reservation.map_or_else(String::new, |kept| state.worker_of(kept.session)),
         usage: Resource::ALL.into_iter().map(used_of_late).fold(0.0, f64::max),
         limits: Some(v1::QueueLimits {
             max_running: queue.max_running,

@@ -1,5 +1,7 @@
 //! Jobs, as the public API shows them.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use proto::{
     ranges,
@@ -50,6 +52,23 @@ impl State {
             held: job.held,
             has_outputs: job.terms.ask.has_outputs,
         })
+    }
+
+    /// What one task of a job needs, and how long an attempt may take, in milliseconds; 0: without limit.
+    pub fn needs(&self, id: u64) -> Option<(v1::Resources, u64)> {
+        let ask = &self.jobs.get(id)?.terms.ask;
+        Some(((*ask.shape()).into(), ask.time_limit_ms))
+    }
+
+    /// How long an attempt of a job may take, in milliseconds; 0: without limit.
+    pub fn time_limit_ms(&self, id: u64) -> Option<u64> {
+        self.jobs.get(id).map(|job| job.terms.ask.time_limit_ms)
+    }
+
+    /// The sessions that hold leases of a job, by number.
+    pub fn sessions_of(&self, id: u64) -> BTreeSet<u64> {
+        let records = self.jobs.get(id).into_iter().flat_map(|job| job.records.values());
+        records.filter_map(|record| record.lease()).map(|lease| lease.session).collect()
     }
 
     /// The indexes of a job, for [`proto::ranges`]; a plain job has the index 0 alone.

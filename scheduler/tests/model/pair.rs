@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use proto::{
     internal::{
-        AssignPublications, CancelTasks, Command, Dependency, DrainWorker, Entry, ExpireSession, GrantRun, GrantTasks,
-        JobSubmission, OpenSession, OrdinalRange, Request, RetryTasks, SetHold, SubmitJobs, Tick, WorkerReport,
-        command::Command as C, dependency::On,
+        AssignPublications, CancelTasks, Command, CreateQueue, Dependency, DrainWorker, Entry, ExpireSession, GrantRun,
+        GrantTasks, JobSubmission, OpenSession, OrdinalRange, Request, Reserve, RetryTasks, SetHold, SetJob,
+        SetLicense, SetQueue, SubmitJobs, Tick, WorkerReport, command::Command as C, dependency::On,
     },
     v1::{
         AttemptKey, Capacity, Cause, DependencyCondition, Ended, IndexRange, JobState, Manifest, ManifestEntry,
-        PublicationFailed, Published, Report, ReportItem, Resources, Returned, Started, TaskState, report_item::Item,
+        PublicationFailed, Published, QueueSettings, Report, ReportItem, Resources, RetryRule, Returned, Started,
+        TaskState, report_item::Item,
     },
 };
 use scheduler::{Applied, Cursor, End, Event, Outcome, State, plan};
@@ -29,7 +30,52 @@ pub struct Pair {
 
 impl Pair {
     pub fn new() -> Self {
-        Self { state: State::new(), twin: State::new(), grid: Grid::default() }
+        let mut pair = Self { state: State::new(), twin: State::new(), grid: Grid { licenses: 3, ..Grid::default() } };
+        let name = "aside".to_owned();
+        pair.apply(C::CreateQueue(CreateQueue { name, ..CreateQueue::default() }));
+        pair.license(3);
+        pair
+    }
+
+    fn license(&mut self, total: u64) {
+        self.apply(C::SetLicense(SetLicense { name: "x".to_owned(), total, ..SetLicense::default() }));
+        self.grid.licenses = total;
+    }
+
+    fn queue(&mut self, paused: bool, max_running: u8) {
+        let settings =
+            QueueSettings { paused: Some(paused), max_running: Some(u64::from(max_running)), ..Default::default() };
+        let set = SetQueue { request: None, name: "aside".to_owned(), settings: Some(settings) };
+        assert!(self.apply(C::SetQueue(set)).outcomes[0].is_ok());
+        (self.grid.paused, self.grid.max_running) = (paused, usize::from(max_running));
+    }
+
+    /// New limits for a job.
+    fn set(&mut self, job: u8, max_running: u8, total_s: Option<u8>) {
+        let Some(id) = self.job(job) else { return };
+        let applied = self.apply(C::SetJob(SetJob {
+            job_id: id as u64 + 1,
+            max_running: Some(u32::from(max_running)),
+            total_time_limit_ms: total_s.map(|seconds| 1000 * u64::from(seconds)),
+            ..SetJob::default()
+        }));
+        let now_ms = self.grid.time_ms;
+        let job = &mut self.grid.jobs[id];
+        assert_eq!(applied.outcomes[0].is_err(), job.ended());
+        if job.ended() {
+            return;
+        }
+        job.max_running = usize::from(max_running);
+        if let Some(seconds) = total_s.map(u64::from).filter(|seconds| *seconds != job.total_s) {
+            // What had no limit of the kind until now counts from now.
+            let limited = job.queue_s > 0 || job.total_s > 0;
+            job.total_s = seconds;
+            if job.released && (job.queue_s > 0 || seconds > 0) {
+                (job.queue_is_over, job.total_is_over) = (false, false);
+                job.released_ms = if limited || job.was_limited { job.released_ms } else { now_ms };
+                job.was_limited = true;
+            }
+        }
     }
 
     fn apply(&mut self, command: C) -> Applied {
@@ -78,6 +124,7 @@ impl Pair {
                     job_id: u64::from(*job) % (self.grid.jobs.len() as u64 + 1) + 1,
                     tasks: Some(OrdinalRange { first: u32::from(*first), count: u32::from(*count) }),
                     ahead: *ahead,
+                    alternative: 0,
                 };
                 self.grant(vec![run]);
             }
@@ -97,7 +144,10 @@ impl Pair {
                 self.report(self.session(*session), key, *kind);
             }
             Operation::OutOfTurn { session, back } => self.out_of_turn(self.session(*session), *back),
-            Operation::Cancel { job, range } => self.cancel(*job, *range),
+            Operation::Cancel { job, range, cascade } => self.cancel(*job, *range, *cascade && range.is_none()),
+            Operation::Set { job, max_running, total_s } => self.set(*job, *max_running, *total_s),
+            Operation::Queue { paused, max_running } => self.queue(*paused, *max_running),
+            Operation::License { total } => self.license(u64::from(*total)),
             Operation::Retry { job, failed_only, range, cpu } => self.retry(*job, *failed_only, *range, *cpu),
             Operation::Hold { job, hold } => {
                 let Some(id) = self.job(*job) else { return };
@@ -135,14 +185,41 @@ impl Pair {
             .iter()
             .filter(|(back, _)| usize::from(*back) < jobs)
             .map(|(back, on)| (jobs - 1 - usize::from(*back), *on))
+            // Task by task needs arrays of one size.
+            .map(|(job, on)| match on {
+                4 if self.grid.jobs[job].tasks.len() != usize::from(asked.tasks) => (job, 1),
+                on => (job, on),
+            })
             .collect();
+        let asked = &Submit { license: asked.license.min(self.grid.licenses as u8), ..asked.clone() };
         let condition = |on: u8| match on {
             0 => DependencyCondition::Success,
             1 => DependencyCondition::Any,
-            _ => DependencyCondition::Failure,
+            2 => DependencyCondition::Failure,
+            3 => DependencyCondition::ExitCode,
+            _ => DependencyCondition::Element,
         };
+        let rule = |cause: Cause| RetryRule { cause: cause as i32, ..RetryRule::default() };
+        let mut rules = match asked.picky {
+            true => vec![RetryRule { exit_codes: vec![3], ..rule(Cause::ExitCode) }],
+            false => Vec::new(),
+        };
+        if asked.grows {
+            let all = [Cause::ExitCode, Cause::Signal, Cause::TimeLimit].map(rule);
+            rules.extend(all.into_iter().filter(|_| !asked.picky));
+            rules.push(RetryRule { memory_factor_milli: 2000, max_memory_mib: 4, ..rule(Cause::OutOfMemory) });
+        }
         let job = JobSubmission {
-            resources: Some(Resources { cpu_milli: u64::from(asked.cpu) * 1000, ..Resources::default() }),
+            resources: Some(Resources {
+                cpu_milli: u64::from(asked.cpu) * 1000,
+                memory_mib: u64::from(asked.memory),
+                ..Resources::default()
+            }),
+            queue: if asked.aside { "aside".to_owned() } else { String::new() },
+            licenses: (asked.license > 0).then(|| ("x".to_owned(), u32::from(asked.license))).into_iter().collect(),
+            retry_rules: rules,
+            queue_time_limit_ms: 1000 * u64::from(asked.queue_s),
+            total_time_limit_ms: 1000 * u64::from(asked.total_s),
             ranges: vec![IndexRange { first: 10, last: 9 + u64::from(asked.tasks), step: 1 }],
             is_array: true,
             priority: i32::from(asked.priority),
@@ -154,13 +231,17 @@ impl Pair {
             hold: asked.hold,
             after: after
                 .iter()
-                .map(|(job, on)| Dependency { on: Some(On::JobId(*job as u64 + 1)), condition: condition(*on) as i32 })
+                .map(|(job, on)| Dependency {
+                    on: Some(On::JobId(*job as u64 + 1)),
+                    condition: condition(*on) as i32,
+                    exit_codes: if *on == 3 { vec![0, 3] } else { Vec::new() },
+                })
                 .collect(),
             ..JobSubmission::default()
         };
         let id = format!("r{jobs}");
         let request = Some(Request { owner: "ann".to_owned(), id, payload_hash: Bytes::from_static(&[1; 32]) });
-        let submit = SubmitJobs { request, jobs: vec![job] };
+        let submit = SubmitJobs { request, jobs: vec![job], parts: Vec::new() };
         let applied = self.apply(C::SubmitJobs(submit.clone()));
         let first = jobs as u64 + 1;
         assert_eq!(applied.outcomes[0], Ok(Outcome::Jobs { first, count: 1, duplicate: false }));
@@ -171,13 +252,13 @@ impl Pair {
     }
 
     fn open(&mut self, worker: u8, cpu: u8) {
-        let capacity = Some(Capacity { cpu_milli: u64::from(cpu) * 1000, ..Capacity::default() });
+        let capacity = Some(Capacity { cpu_milli: u64::from(cpu) * 1000, memory_mib: 5, ..Capacity::default() });
         let open = OpenSession { worker: format!("w{worker}"), capacity, ..OpenSession::default() };
         let applied = self.apply(C::OpenSession(open));
         if let Some(old) = self.grid.sessions.iter().position(|session| session.live && session.worker == worker) {
             self.grid.end_session(old + 1);
         }
-        let session = Session { worker, cpu: u64::from(cpu), live: true, draining: false, sequence: 0 };
+        let session = Session { worker, cpu: u64::from(cpu), memory: 5, live: true, draining: false, sequence: 0 };
         self.grid.sessions.push(session);
         assert_eq!(applied.outcomes[0], Ok(Outcome::Session(self.grid.sessions.len() as u64)));
     }
@@ -198,7 +279,7 @@ impl Pair {
     fn plan(&mut self) -> bool {
         let live = (1..=self.grid.sessions.len()).filter(|session| self.grid.live(*session));
         let heard: BTreeSet<u64> = live.map(|session| session as u64).collect();
-        let planned = plan(&self.state, &heard, Cursor::default(), 100_000);
+        let planned = plan(&self.state, &heard, &Cursor::default(), 100_000);
         assert!(planned.finished);
         let progress = !planned.grants.is_empty() || !planned.publications.is_empty();
         if !planned.publications.is_empty() {
@@ -211,17 +292,30 @@ impl Pair {
             let assignments = planned.publications;
             self.apply(C::AssignPublications(AssignPublications { assignments }));
         }
+        // Room that is kept for a job stays free.
+        let of_plan = planned.reservations.iter().map(|kept| kept.session);
+        let of_state = self.state.queues().into_iter().filter_map(|queue| self.state.worker(&queue.reserved_on));
+        let kept: BTreeSet<u64> = of_plan.chain(of_state.map(|worker| worker.session)).collect();
+        if !planned.reservations.is_empty() {
+            self.apply(C::Reserve(Reserve { reservations: planned.reservations }));
+        }
         let asked: u32 = planned.grants.iter().map(|run| run.tasks.unwrap().count).sum();
-        assert_eq!(self.grant(planned.grants), asked, "a plan that is applied at once is not stale");
+        let proposed = planned.grants.clone();
+        let granted = self.grant(planned.grants);
+        assert_eq!(granted, asked, "a plan that is applied at once is not stale: {proposed:?}");
         for session in 1..=self.grid.sessions.len() {
             let accepts = self.grid.live(session) && !self.grid.sessions[session - 1].draining;
-            for job in self.grid.jobs.iter().filter(|job| accepts && job.released && !job.held) {
-                let room = job.asked.max_running == 0 || job.active() < usize::from(job.asked.max_running);
-                let waits = room && job.count(|at| *at == At::Pending) > 0;
-                assert!(
-                    !waits || job.cpu > self.grid.free(session),
-                    "session {session} idles while a task waits: {job:?}"
-                );
+            for (id, job) in self.grid.jobs.iter().enumerate().filter(|(_, job)| accepts && job.released && !job.held) {
+                let room = (job.max_running == 0 || job.active() < job.max_running)
+                    && self.grid.queue_room(id)
+                    && self.grid.free_licenses() >= u64::from(job.asked.license);
+                let fits = |ordinal: usize| {
+                    job.tasks[ordinal].at == At::Pending
+                        && job.cpu <= self.grid.free(session)
+                        && job.memory_of(ordinal) <= self.grid.free_memory(session)
+                };
+                let waits = room && (0..job.tasks.len()).any(fits) && !kept.contains(&(session as u64));
+                assert!(!waits, "session {session} idles while a task waits: {job:?}");
             }
         }
         progress
@@ -252,6 +346,8 @@ impl Pair {
             Kind::Returned => Item::Returned(Returned {}),
             Kind::Succeeded => ended(Cause::ExitCode, 0, true),
             Kind::Failed => ended(Cause::ExitCode, 3, true),
+            Kind::FailedOtherwise => ended(Cause::ExitCode, 5, true),
+            Kind::OutOfMemory => ended(Cause::OutOfMemory, 0, true),
             Kind::FailedForGood => ended(Cause::ExitCode, 4, false),
             Kind::NotFound => ended(Cause::CommandNotFound, 0, true),
             Kind::StagingFailed => ended(Cause::StageIn, 0, true),
@@ -313,15 +409,23 @@ impl Pair {
         Some((first, usize::from(count).min(tasks - first)))
     }
 
-    fn cancel(&mut self, job: u8, range: Option<(u8, u8)>) {
+    fn cancel(&mut self, job: u8, range: Option<(u8, u8)>, cascade: bool) {
         let Some(id) = self.job(job) else { return };
         let range = self.range(id, range);
         let tasks = range.map(|(first, count)| OrdinalRange { first: first as u32, count: count as u32 });
-        let cancel =
-            CancelTasks { job_id: id as u64 + 1, tasks: tasks.into_iter().collect(), ..CancelTasks::default() };
+        let cancel = CancelTasks {
+            job_id: id as u64 + 1,
+            tasks: tasks.into_iter().collect(),
+            cascade,
+            ..CancelTasks::default()
+        };
         let applied = self.apply(C::CancelTasks(cancel));
         let (first, many) = range.unwrap_or((0, self.grid.jobs[id].tasks.len()));
+        let ended = self.grid.jobs[id].ended();
         let stopped = self.grid.stop(id, first, many);
+        if cascade && !ended {
+            self.grid.stop_dependents(id);
+        }
         self.grid.weigh();
         let Ok(Outcome::Cancelled { count, note, .. }) = &applied.outcomes[0] else { panic!() };
         assert_eq!(*count, stopped);
@@ -387,6 +491,8 @@ impl Pair {
     /// With a healthy worker and no further trouble every job ends.
     pub fn drain(&mut self) {
         self.open(9, 8);
+        self.queue(false, 0);
+        self.license(9);
         for id in 0..self.grid.jobs.len() {
             self.step(&Operation::Hold { job: id as u8, hold: false });
         }

@@ -54,18 +54,28 @@ fn outcome_text(outcome: &Outcome) -> Option<String> {
             verdicts.iter().map(one).collect::<Vec<_>>().join(", ")
         }
         Outcome::Worker(name) => format!("worker {name}"),
+        Outcome::Queue(name) => format!("queue {name}"),
+        Outcome::License(name) => format!("license {name}"),
+        Outcome::FairShare(half_life_ms) => format!("half-life {half_life_ms} ms"),
         Outcome::Count(0) => "nothing".to_owned(),
         Outcome::Count(count) => format!("{count}"),
         Outcome::Nothing => return None,
     })
 }
 
+/// What an attempt gets that isn't what its job asks for first.
+fn with(resources: &Option<v1::Resources>) -> String {
+    let text = |one: &v1::Resources| format!(" with cpu={} mem={} gpus={}", one.cpu_milli, one.memory_mib, one.gpus);
+    resources.as_ref().map(text).unwrap_or_default()
+}
+
 fn event(event: &Event) -> Option<String> {
     Some(match event {
         Event::JobChanged { .. } | Event::TasksChanged { .. } | Event::BlobStored { .. } => return None,
-        Event::Granted { session, key: of, ahead } => {
-            format!("{} to session {session}{}", key(of), if *ahead { " ahead" } else { "" })
+        Event::Granted { session, key: of, ahead, resources } => {
+            format!("{} to session {session}{}{}", key(of), if *ahead { " ahead" } else { "" }, with(resources))
         }
+        Event::TimeLimitChanged { job, time_limit_ms } => format!("job {job} may take {time_limit_ms} ms"),
         Event::AttemptStarted { key: of, .. } => format!("{} runs", key(of)),
         Event::AttemptReturned { key: of, .. } => format!("{} returned", key(of)),
         Event::AttemptEnded { key: of, cause, exit_code, signal, end, .. } => {
@@ -176,12 +186,25 @@ pub fn explanation(explained: &v1::Explanation) -> String {
             format!("{name} x{}: {}", reason.workers, reason.detail)
         })
         .collect();
+    let attempts: Vec<String> = explained
+        .attempts
+        .iter()
+        .map(|one| {
+            let cause = cause_word(Cause::try_from(one.cause).unwrap());
+            let code = one.exit_code.map(|code| format!(" {code}")).unwrap_or_default();
+            format!("#{} {cause}{code} on {}", one.number, one.worker)
+        })
+        .collect();
+    let attempts = if attempts.is_empty() { String::new() } else { format!(" ({})", attempts.join(", ")) };
+    let start = explained.estimated_start_time.map_or_else(String::new, |time| {
+        format!(" [starts at {} ms]", time.seconds * 1000 + i64::from(time.nanos / 1_000_000) - 1_700_000_000_000)
+    });
     let place = match (explained.position, explained.ahead) {
         (None, _) => String::new(),
         (Some(position), None) => format!(" [position {position}]"),
         (Some(position), Some(ahead)) => format!(" [position {position}, behind job {ahead}]"),
     };
-    format!("{}{place} {{{}}}", explained.summary, reasons.join("; "))
+    format!("{}{place}{start} {{{}}}{attempts}", explained.summary, reasons.join("; "))
 }
 
 pub fn worker(worker: &v1::Worker) -> String {
@@ -196,13 +219,26 @@ pub fn worker(worker: &v1::Worker) -> String {
 }
 
 pub fn queue(queue: &v1::Queue) -> String {
-    format!("queued={} running={} share={:.2}", queue.queued, queue.running, queue.share)
+    let mut text = format!("queued={} running={} share={:.2}", queue.queued, queue.running, queue.share);
+    for (flag, word) in [(queue.paused, " paused"), (queue.draining, " draining")] {
+        text.push_str(if flag { word } else { "" });
+    }
+    if queue.weight != 1 {
+        text.push_str(&format!(" weight={}", queue.weight));
+    }
+    if queue.usage > 0.0 {
+        text.push_str(&format!(" usage={:.3}", queue.usage));
+    }
+    if queue.reserved_job > 0 {
+        text.push_str(&format!(" room kept for job {} on {}", queue.reserved_job, queue.reserved_on));
+    }
+    text
 }
 
 pub fn instructions(instructions: &[Instruction]) -> String {
     let one = |instruction: &Instruction| match instruction {
-        Instruction::Grant { key: of, granted_index, ahead } => {
-            format!("run {}{} @{granted_index}", key(of), if *ahead { " ahead" } else { "" })
+        Instruction::Grant { key: of, granted_index, ahead, resources } => {
+            format!("run {}{}{} @{granted_index}", key(of), if *ahead { " ahead" } else { "" }, with(resources))
         }
         Instruction::Kill { key: of, cause, index } => format!("kill {} {} @{index}", key(of), cause_word(*cause)),
         Instruction::Publish { key: of, manifest, index } => {

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use proto::{
     internal::{
-        AssignPublications, CancelTasks, Command, Dependency, DrainWorker, Entry, ExpireSession, GrantRun, GrantTasks,
-        JobSubmission, Mark, NoteSilence, OpenSession, OrdinalRange, PutBlob, Request, RetryTasks, SetHold, SubmitJobs,
-        Tick, WorkerReport, assign_publications::Assignment, command, dependency::On,
+        AssignPublications, CancelTasks, Command, CreateQueue, DeleteQueue, Dependency, DrainWorker, Entry,
+        ExpireSession, GrantRun, GrantTasks, JobSubmission, Mark, NoteSilence, OpenSession, OrdinalRange, PutBlob,
+        Request, Reserve, RetryTasks, SetCordon, SetFairShare, SetHold, SetJob, SetLicense, SetQueue, SubmitJobs, Tick,
+        WorkerReport, assign_publications::Assignment, command, dependency::On, reserve::Reservation,
     },
     v1::{
-        Capacity, Cause, DependencyCondition, Ended, Manifest, ManifestEntry, PublicationFailed, Published, Report,
-        ReportItem, Resources, Returned, Started, report_item::Item,
+        Capacity, Cause, Constraint, DependencyCondition, Ended, License, Manifest, ManifestEntry, PublicationFailed,
+        Published, QueueSettings, Report, ReportItem, Resources, RetryRule, Returned, Started, report_item::Item,
     },
 };
 use scheduler::{Cursor, Pool, State, plan};
@@ -90,6 +91,7 @@ impl World {
                     Some(Request { owner, ..Request::default() })
                 }),
                 jobs: text.strip_prefix("submit").unwrap().split(" + ").map(submission).collect(),
+                parts: Vec::new(),
             }),
             "blob" => C::PutBlob(PutBlob { data: line.get("data").unwrap_or_default().to_owned().into() }),
             "cancel" => C::CancelTasks(CancelTasks {
@@ -97,6 +99,7 @@ impl World {
                 job_id,
                 tasks: line.positions(),
                 reason: line.get("reason").unwrap_or_default().to_owned(),
+                cascade: line.flag("cascade"),
             }),
             "retry" => C::RetryTasks(RetryTasks {
                 request: request(),
@@ -108,7 +111,8 @@ impl World {
             "hold" | "release" => C::SetHold(SetHold { request: request(), job_id, hold: line.verb() == "hold" }),
             "join" => C::OpenSession(OpenSession {
                 worker: line.get("worker").unwrap_or_default().to_owned(),
-                pool: "local".to_owned(),
+                pool: line.get("pool").unwrap_or("local").to_owned(),
+                labels: pairs(line.get("labels")),
                 capacity: Some(Capacity {
                     cpu_milli: line.number("cpu").unwrap_or(1) * 1000,
                     memory_mib: line.number("mem").unwrap_or(1024),
@@ -129,7 +133,13 @@ impl World {
                 runs: line
                     .positions()
                     .into_iter()
-                    .map(|tasks| GrantRun { session, job_id, tasks: Some(tasks), ahead: line.flag("ahead") })
+                    .map(|tasks| GrantRun {
+                        session,
+                        job_id,
+                        tasks: Some(tasks),
+                        ahead: line.flag("ahead"),
+                        alternative: line.number("alternative").unwrap_or(0) as u32,
+                    })
                     .collect(),
             }),
             "assign" => C::AssignPublications(AssignPublications {
@@ -138,6 +148,41 @@ impl World {
             "start" | "end" | "return" | "published" | "publish-failed" => self.report(line, session),
             "tick" => C::Tick(Tick {}),
             "mark" => C::Mark(Mark {}),
+            "set" => C::SetJob(SetJob {
+                request: request(),
+                job_id,
+                priority: line.get("priority").map(|priority| priority.parse().unwrap()),
+                time_limit_ms: line.get("time").map(milliseconds),
+                queue_time_limit_ms: line.get("queue-time").map(milliseconds),
+                total_time_limit_ms: line.get("total-time").map(milliseconds),
+                max_running: line.number("max-running").map(|most| most as u32),
+                max_failures: line.number("max-failures").map(|most| most as u32),
+            }),
+            "create-queue" => {
+                C::CreateQueue(CreateQueue { request: request(), name: name(line), settings: Some(settings(line)) })
+            }
+            "set-queue" => {
+                C::SetQueue(SetQueue { request: request(), name: name(line), settings: Some(settings(line)) })
+            }
+            "delete-queue" => C::DeleteQueue(DeleteQueue { request: request(), name: name(line) }),
+            "fair-share" => {
+                let half_life_ms = line.get("half-life").map_or(0, milliseconds);
+                C::SetFairShare(SetFairShare { request: request(), half_life_ms })
+            }
+            "license" => {
+                let total = line.number("total").unwrap_or_default();
+                C::SetLicense(SetLicense { request: request(), name: name(line), total })
+            }
+            "cordon" | "uncordon" => C::SetCordon(SetCordon {
+                request: request(),
+                worker: name(line),
+                cordoned: line.verb() == "cordon",
+                reason: line.get("reason").unwrap_or_default().to_owned(),
+            }),
+            "reserve" => {
+                let queue = line.get("queue").unwrap_or("default").to_owned();
+                C::Reserve(Reserve { reservations: vec![Reservation { queue, job_id, session }] })
+            }
             "plan" => return self.plan(line),
             _ => return None,
         })
@@ -150,7 +195,11 @@ impl World {
             None => self.state.sessions().map(|session| session.id).collect(),
         };
         let budget = line.number("budget").unwrap_or(1_000_000) as usize;
-        let planned = plan(&self.state, &heard, Cursor::default(), budget);
+        let planned = plan(&self.state, &heard, &Cursor::default(), budget);
+        // They are a command of their own, which the next line gives.
+        if planned.grants.is_empty() && !planned.reservations.is_empty() {
+            return Some(command::Command::Reserve(Reserve { reservations: planned.reservations }));
+        }
         if !planned.publications.is_empty() {
             let assignments = planned.publications;
             return Some(command::Command::AssignPublications(AssignPublications { assignments }));
@@ -225,9 +274,18 @@ impl World {
                 let explained = self.state.explain(job, ordinal, &pools);
                 explained.map_or_else(|| "not found".to_owned(), |explained| render::explanation(&explained))
             }
-            "feasible" => State::feasible(&resources(line, 1), &pools).map_or_else(|most| most, |()| "yes".to_owned()),
+            "feasible" => {
+                Pool::feasible(&pools, &resources(line, 1), &[]).map_or_else(|most| most, |()| "yes".to_owned())
+            }
             "worker" => render::worker(&self.state.worker(line.get("name").unwrap()).unwrap()),
-            "queue" => render::queue(&self.state.queue("default").unwrap()),
+            "queue" => {
+                let queue = self.state.queue(line.get("name").unwrap_or("default"));
+                queue.map_or_else(|| "not found".to_owned(), |queue| render::queue(&queue))
+            }
+            "licenses" => {
+                let one = |one: License| format!("{} {} of {}", one.name, one.used, one.total);
+                self.state.licenses().into_iter().map(one).collect::<Vec<_>>().join("; ")
+            }
             "instructions" => render::instructions(&self.state.instructions_of(line.number("session").unwrap())),
             "logs" => {
                 let attempt = line.number("attempt").unwrap_or(0) as u32;
@@ -265,11 +323,15 @@ fn submission(text: &str) -> JobSubmission {
         ("after", DependencyCondition::Success),
         ("after-any", DependencyCondition::Any),
         ("after-failed", DependencyCondition::Failure),
+        ("after-exit", DependencyCondition::ExitCode),
+        ("after-element", DependencyCondition::Element),
     ] {
-        let condition = condition as i32;
-        after.extend(line.numbers(name).into_iter().map(|id| Dependency { on: Some(On::JobId(id)), condition }));
+        let of_exit = condition == DependencyCondition::ExitCode;
+        let codes: Vec<u32> = line.numbers("codes").into_iter().filter(|_| of_exit).map(|code| code as u32).collect();
+        let edge = |on| Dependency { on: Some(on), condition: condition as i32, exit_codes: codes.clone() };
+        after.extend(line.numbers(name).into_iter().map(|id| edge(On::JobId(id))));
         let positions = line.numbers(&format!("{name}-position"));
-        after.extend(positions.into_iter().map(|at| Dependency { on: Some(On::Position(at as u32)), condition }));
+        after.extend(positions.into_iter().map(|at| edge(On::Position(at as u32))));
     }
     let (low, high) = line.get("backoff").map_or((0, 0), |span| {
         let (low, high) = span.split_once("..").unwrap();
@@ -285,6 +347,18 @@ fn submission(text: &str) -> JobSubmission {
         is_array: line.get("array").is_some() || line.number("tasks").is_some_and(|tasks| tasks > 1),
         ranges,
         retries: small("retries"),
+        retry_rules: line.get("retry-on").map_or_else(Vec::new, |rules| rules.split('+').map(rule).collect()),
+        alternatives: line.get("alt").map_or_else(Vec::new, |alternatives| {
+            alternatives
+                .split('+')
+                .map(|one| resources(&Line::new(&one.replace(':', "=").replace(',', " ")), 1))
+                .collect()
+        }),
+        constraints: ["need", "not", "prefer"].into_iter().flat_map(|kind| constraints(&line, kind)).collect(),
+        licenses: pairs(line.get("licenses")).into_iter().map(|(name, count)| (name, count.parse().unwrap())).collect(),
+        time_limit_ms: line.get("time").map_or(0, milliseconds),
+        queue_time_limit_ms: line.get("queue-time").map_or(0, milliseconds),
+        total_time_limit_ms: line.get("total-time").map_or(0, milliseconds),
         min_backoff_ms: low,
         max_backoff_ms: high,
         at_most_once: line.flag("at-most-once"),
@@ -297,6 +371,61 @@ fn submission(text: &str) -> JobSubmission {
             names.split(',').map(|data| Bytes::copy_from_slice(blake3::hash(data.as_bytes()).as_bytes())).collect()
         }),
         ..JobSubmission::default()
+    }
+}
+
+fn name(line: &Line<'_>) -> String {
+    line.get("name").unwrap_or_default().to_owned()
+}
+
+/// `a:1,b:2`.
+fn pairs(text: Option<&str>) -> BTreeMap<String, String> {
+    let pair = |one: &str| {
+        let (name, value) = one.split_once(':').unwrap();
+        (name.to_owned(), value.to_owned())
+    };
+    text.map_or_else(BTreeMap::new, |text| text.split(',').map(pair).collect())
+}
+
+/// `need=zone:a/b,arch:arm`.
+fn constraints(line: &Line<'_>, kind: &str) -> Vec<Constraint> {
+    let of = |(label, values): (String, String)| Constraint {
+        label,
+        values: values.split('/').filter(|value| !value.is_empty()).map(str::to_owned).collect(),
+        negated: kind == "not",
+        preferred: kind == "prefer",
+    };
+    pairs(line.get(kind)).into_iter().map(of).collect()
+}
+
+/// `exit_code:75/76`, `time_limit`, `out_of_memory:1500:4096`.
+fn rule(text: &str) -> RetryRule {
+    let mut parts = text.split(':');
+    let cause = Cause::from_str_name(&format!("CAUSE_{}", parts.next().unwrap().to_uppercase())).unwrap();
+    let first = parts.next();
+    let codes = first.filter(|_| cause == Cause::ExitCode);
+    RetryRule {
+        cause: cause as i32,
+        exit_codes: codes.map_or_else(Vec::new, |codes| codes.split('/').map(|code| code.parse().unwrap()).collect()),
+        memory_factor_milli: first.filter(|_| codes.is_none()).map_or(0, |factor| factor.parse().unwrap()),
+        max_memory_mib: parts.next().map_or(0, |most| most.parse().unwrap()),
+    }
+}
+
+fn settings(line: &Line<'_>) -> QueueSettings {
+    let flag = |name: &str| line.get(name).map(|value| value == "yes");
+    QueueSettings {
+        weight: line.number("weight").map(|weight| weight as u32),
+        paused: flag("paused"),
+        draining: flag("draining"),
+        max_running: line.number("max-running"),
+        max_cpu_milli: line.number("max-cpu").map(|cpus| cpus * 1000),
+        max_memory_mib: line.number("max-mem"),
+        max_queued: line.number("max-queued"),
+        guaranteed_running: line.number("guaranteed-running"),
+        guaranteed_cpu_milli: line.number("guaranteed-cpu").map(|cpus| cpus * 1000),
+        guaranteed_memory_mib: line.number("guaranteed-mem"),
+        placement: line.get("placement").map(|word| if word == "pack" { 2 } else { 1 }),
     }
 }
 

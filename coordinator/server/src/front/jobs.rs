@@ -72,6 +72,10 @@ impl JobService for Front {
         unary!(self, request, ReleaseJob, Job)
     }
 
+    async fn set_job(&self, request: Request<SetJobRequest>) -> Result<Response<Job>, Status> {
+        unary!(self, request, SetJob, Job)
+    }
+
     async fn explain_job(&self, request: Request<ExplainJobRequest>) -> Result<Response<Explanation>, Status> {
         unary!(self, request, ExplainJob, Explanation)
     }

@@ -21,4 +21,12 @@ impl WorkerService for Front {
     async fn drain_worker(&self, request: Request<DrainWorkerRequest>) -> Result<Response<Worker>, Status> {
         unary!(self, request, DrainWorker, Worker)
     }
+
+    async fn cordon_worker(&self, request: Request<CordonWorkerRequest>) -> Result<Response<Worker>, Status> {
+        unary!(self, request, CordonWorker, Worker)
+    }
+
+    async fn uncordon_worker(&self, request: Request<UncordonWorkerRequest>) -> Result<Response<Worker>, Status> {
+        unary!(self, request, UncordonWorker, Worker)
+    }
 }
