@@ -124,14 +124,15 @@ impl JobStream {
             return Ok(());
         }
         loop {
-            let open = self.connected().await?;
-            let _ = open.messages.send(StreamJobsRequest {
+            let last = StreamJobsRequest {
                 stream_id: self.id.clone(),
                 first_sequence: self.answered + 1,
                 specs: Vec::new(),
                 answered_sequence: self.answered,
                 last: true,
-            });
+            };
+            // A stream that broke says so when its end is waited for.
+            let _ = self.connected().await?.messages.send(last);
             if self.receive().await?.is_none() && self.open.is_some() {
                 return Ok(());
             }
@@ -143,7 +144,7 @@ impl JobStream {
         self.connected().await?;
         self.send();
         if let Some(message) = self.receive().await? {
-            self.take_in(message)?;
+            self.take_in(message);
         }
         Ok(())
     }
@@ -154,8 +155,9 @@ impl JobStream {
             let call = |channel| {
                 let (messages, outgoing) = mpsc::unbounded_channel();
                 async move {
-                    let answers = JobServiceClient::new(channel).stream_jobs(UnboundedReceiverStream::new(outgoing));
-                    answers.await.map(|answers| tonic::Response::new((messages, answers.into_inner())))
+                    let mut client = JobServiceClient::new(channel);
+                    let answers = client.stream_jobs(UnboundedReceiverStream::new(outgoing)).await;
+                    answers.map(|answers| tonic::Response::new((messages, answers.into_inner())))
                 }
             };
             let (connection, (messages, answers)) = self.grid.call_until(self.grid.deadline(), "", call).await?;
@@ -215,7 +217,7 @@ impl JobStream {
         Ok(None)
     }
 
-    fn take_in(&mut self, message: StreamJobsResponse) -> Result<(), Error> {
+    fn take_in(&mut self, message: StreamJobsResponse) {
         let mut refused = message.refused.into_iter().peekable();
         for run in message.accepted {
             while let Some(before) = refused.next_if(|refused| refused.sequence < run.first_sequence) {
@@ -228,7 +230,6 @@ impl JobStream {
         for last in refused {
             self.decide(last.sequence, Err(Box::new(answer(last, &self.id))));
         }
-        Ok(())
     }
 
     fn decide(&mut self, sequence: u64, job: Result<u64, Box<Answer>>) {

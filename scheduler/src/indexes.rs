@@ -27,8 +27,6 @@ pub(crate) struct Indexes {
     pub orphans: OrdSet<(u64, u32)>,
     /// Jobs that have not ended, by owner.
     pub open: OrdMap<Arc<str>, OrdSet<u64>>,
-    /// Jobs that have not ended.
-    pub open_all: OrdSet<u64>,
     /// Newest job of each owner.
     pub newest: OrdMap<Arc<str>, u64>,
     /// Worker's name to the session that lives.
@@ -145,10 +143,8 @@ impl Indexes {
         job.indexed.open = open;
         let owner = &job.terms.owner;
         if open {
-            self.open_all.insert(id);
             self.open.entry(owner.clone()).or_default().insert(id);
         } else {
-            self.open_all.remove(&id);
             let jobs = self.open.get_mut(owner).expect("an open job is among its owner's");
             jobs.remove(&id);
             if jobs.is_empty() {
@@ -159,7 +155,7 @@ impl Indexes {
 
     /// Takes in a job: at its submit, and for every job of a snapshot.
     pub fn add_job(&mut self, id: u64, job: &Job) {
-        self.spec_bytes += job.spec.len() as u64;
+        self.spec_bytes += job.text.spec().len() as u64;
         self.newest.insert(job.terms.owner.clone(), id);
         for edge in job.after() {
             self.dependents.insert((edge.job, id));

@@ -11,10 +11,10 @@ mod jobs;
 mod record;
 mod tasks;
 mod terms;
+mod text;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use imbl::OrdMap;
 use proto::v1::{Cause, DependencyCondition, IndexRange, JobState};
 
@@ -25,6 +25,7 @@ pub(crate) use self::{
     record::{Kill, Lease, Phase, Publication, Published, Record},
     tasks::{CHUNK, Chunk, Place, Tasks},
     terms::{Rule, Terms},
+    text::Text,
 };
 
 /// A plain job is an array with the index 0 alone.
@@ -32,9 +33,7 @@ static PLAIN: [IndexRange; 1] = [IndexRange { first: 0, last: 0, step: 1 }];
 
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
-    /// An encoded `JobSpec`, never opened here.
-    pub spec: Bytes,
-    pub name: Box<str>,
+    pub text: Text,
     /// What many jobs have in common.
     pub terms: Arc<Terms>,
     pub tasks: Tasks,

@@ -28,6 +28,8 @@ pub const REQUEST_IDS: usize = 16_000_000;
 pub const REQUEST_ID_MS: u64 = 24 * 3_600_000;
 /// Streams of submits that are kept; each for as long as a request id from when it was last used.
 pub const STREAMS: usize = 10_000;
+/// Jobs of a stream in one command.
+pub const JOBS_IN_A_MESSAGE: usize = 1_000;
 /// Jobs of one stream that may be decided before its client says that it has the answers...
 pub const STREAM_UNANSWERED: u64 = 8_192;
 /// ...and refusals among them.

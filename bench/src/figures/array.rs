@@ -36,8 +36,9 @@ pub fn measure() -> anyhow::Result<Vec<Figure>> {
     let (accepts, cancels, memories) = runtime()?.block_on(async {
         let client = clients::connect(&grid, 1).await?.remove(0);
         // What the first one touches for the first time is no cost of an array.
-        submit(client.clone(), "first", 100).await?;
-        let (mut accepts, mut cancels, mut memories, mut acknowledged) = (vec![], vec![], vec![], vec![]);
+        let (first, _) = submit(client.clone(), "first", 100).await?;
+        let (mut accepts, mut cancels, mut memories) = (vec![], vec![], vec![]);
+        let mut acknowledged = vec![(first.id, first.name)];
         for round in 0..ROUNDS {
             let name = format!("array-{round}");
             let before = resident_bytes(pid)?;

@@ -1,6 +1,12 @@
 //! The leader dies under load: how long until the next write is acknowledged.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -45,6 +51,9 @@ async fn run(grid: &Loaded) -> anyhow::Result<Vec<f64>> {
     let fleet = Fleet::start(&grid.authority, &grid.endpoints, SESSIONS, SLOTS, PATIENCE).await?;
     let client = grid.client()?;
     let (mut seconds, mut acknowledged) = (Vec::new(), Vec::new());
+    // One stream of submits goes through all of it.
+    let over = Arc::new(AtomicBool::new(false));
+    let streamed = tokio::spawn(stream(client.clone(), Arc::clone(&over)));
     for round in 0..KILLS {
         let mut spec = clients::job(format!("load-{round}"));
         let ranges = vec![IndexRange { first: 0, last: TASKS - 1, step: 1 }];
@@ -65,16 +74,39 @@ async fn run(grid: &Loaded) -> anyhow::Result<Vec<f64>> {
         grid.grid.dev("restart", &[&name]).ok();
         grid.grid.check_replicas();
     }
+    over.store(true, Ordering::Relaxed);
+    let streamed = streamed.await??;
+    eprintln!("  {} jobs submitted in one stream meanwhile", streamed.len());
     let cancel = |id| proto::v1::CancelJobRequest { job_id: id, ..Default::default() };
     for (id, _) in &acknowledged {
         client.jobs().cancel(cancel(*id)).await?;
     }
+    acknowledged.extend(streamed);
     let done = fleet.quiet(PATIENCE).await?;
     ensure!(done.lost == 0, "{} sessions were lost", done.lost);
     let own = clients::connect(grid, 1).await?.remove(0);
     check::submits(grid, own.clone(), &acknowledged).await?;
     check::ends_at_least(grid, own, done.accepted).await?;
     Ok(seconds)
+}
+
+/// Submits jobs one by one until it is told to stop; their numbers and names.
+async fn stream(client: client::Grid, over: Arc<AtomicBool>) -> anyhow::Result<Vec<(u64, String)>> {
+    let mut stream = client.jobs().stream();
+    let mut acknowledged = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        for _ in 0..4 {
+            let number = stream.submit(clients::job(String::new())).await?;
+            ensure!(number > 0, "numbers begin at 1");
+        }
+        while let Some(decided) = stream.next().await? {
+            let job = decided.job.map_err(|refused| anyhow::anyhow!("refused: {}", refused.message))?;
+            acknowledged.push((job, String::new()));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stream.close().await?;
+    Ok(acknowledged)
 }
 
 /// Waits until ends are acknowledged.

@@ -127,10 +127,16 @@ async fn spec_bytes(mut client: Jobs) -> anyhow::Result<f64> {
 /// Kills a follower and starts it again: until it has applied what the others have, and answers.
 async fn restart(grid: &Loaded, name: &str) -> anyhow::Result<f64> {
     let pid = i32::try_from(grid.pid(name)?).ok().and_then(Pid::from_raw).context("it has no pid")?;
+    let number = name.trim_start_matches('c').parse::<usize>()? - 1;
     kill_process(pid, Signal::KILL)?;
+    // The kernel takes a while to free what a large process had, and it has its ports until then.
+    let killed = Instant::now();
+    while grid.channel(number).await.is_ok() || is_there(pid) {
+        ensure!(killed.elapsed() < PATIENCE, "`{name}` doesn't die");
+        sleep(Duration::from_millis(10)).await;
+    }
     let start = Instant::now();
     grid.grid.dev("restart", &[name]).ok();
-    let number = name.trim_start_matches('c').parse::<usize>()? - 1;
     loop {
         if serves(grid, number, name).await.unwrap_or(false) {
             return Ok(start.elapsed().as_secs_f64());
@@ -138,6 +144,12 @@ async fn restart(grid: &Loaded, name: &str) -> anyhow::Result<f64> {
         ensure!(start.elapsed() < PATIENCE, "`{name}` doesn't come back");
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Whether a process has anything left; one that nobody has waited for has nothing.
+fn is_there(pid: Pid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
 }
 
 /// Whether this coordinator answers, and has applied as far as the others at the time of the question.

@@ -28,6 +28,7 @@ pub async fn submits(grid: &Loaded, client: Jobs, acknowledged: &[(u64, String)]
     let jobs: HashMap<u64, String> = all_jobs(client).await?.into_iter().map(|job| (job.id, job.name)).collect();
     let lost = acknowledged.iter().filter(|(id, name)| jobs.get(id) != Some(name)).count();
     ensure!(lost == 0, "{lost} of {} acknowledged submits are lost", acknowledged.len());
+    ensure!(jobs.len() <= acknowledged.len(), "{} jobs of {} acknowledged submits", jobs.len(), acknowledged.len());
     let mut ids: Vec<u64> = acknowledged.iter().map(|(id, _)| *id).collect();
     ids.sort_unstable();
     ids.dedup();

@@ -61,11 +61,14 @@ impl Core {
             let text = format!("{} is not the next number, {}", message.first_sequence, connection.next);
             return self.finish(call, Err(invalid("first_sequence", text, "number the jobs one by one")));
         }
-        if message.specs.len() > limits::JOBS_PER_SUBMIT {
-            let text = format!("{} jobs in one message, at most {}", message.specs.len(), limits::JOBS_PER_SUBMIT);
+        if message.specs.len() > limits::JOBS_PER_MESSAGE {
+            let text = format!("{} jobs in one message, at most {}", message.specs.len(), limits::JOBS_PER_MESSAGE);
             return self.finish(call, Err(invalid("specs", text, "split them into several messages")));
         }
-        connection.next += message.specs.len() as u64;
+        let Some(next) = connection.next.checked_add(message.specs.len() as u64) else {
+            return self.finish(call, Err(invalid("first_sequence", "the number is too high", "number from 1")));
+        };
+        connection.next = next;
         let request =
             Request { owner: connection.owner.clone(), id: connection.id.clone(), payload_hash: Bytes::new() };
         if !message.specs.is_empty()
@@ -103,7 +106,7 @@ impl Core {
     /// A job that can't be one keeps its number: it is refused there, and nothing else is.
     fn item(&self, spec: JobSpec) -> stream_jobs::Item {
         let read = submission::read(spec).and_then(|job| {
-            self.check_feasible(job.resources.as_ref())?;
+            self.check_feasible(job.resources.as_ref(), &job.alternatives)?;
             Ok(job)
         });
         stream_jobs::Item {
@@ -115,9 +118,7 @@ impl Core {
     }
 
     fn propose_stream(&mut self, call: CallId, command: StreamJobs) -> bool {
-        let end = command.first_sequence + command.items.len() as u64;
         let waiter = Waiter::Stream { call, closing: command.close };
-        debug_assert!(end >= command.first_sequence, "numbers don't overflow");
         let pushed = self.proposals.push(Command::StreamJobs(command), waiter);
         if pushed.is_err() {
             self.finish(call, Err(refusal::overloaded("writes")));

@@ -15,11 +15,11 @@ impl State {
             let message = format!("the stream's id has {} bytes, {} at most", request.id.len(), limits::REQUEST_ID_BYTES);
             return Err(Rejection::invalid("stream_id", message));
         }
-        if stream.first_sequence == 0 {
+        if stream.first_sequence == 0 || stream.first_sequence > u64::MAX / 2 {
             return Err(Rejection::invalid("first_sequence", "jobs of a stream are numbered from 1"));
         }
-        if stream.items.len() > limits::JOBS_IN_A_SUBMIT {
-            let message = format!("{} jobs in one message, {} at most", stream.items.len(), limits::JOBS_IN_A_SUBMIT);
+        if stream.items.len() > limits::JOBS_IN_A_MESSAGE {
+            let message = format!("{} jobs in one message, {} at most", stream.items.len(), limits::JOBS_IN_A_MESSAGE);
             return Err(Rejection::invalid("specs", message));
         }
         let known = self.streams.known.contains_key(&requests::key_of(request));

@@ -15,7 +15,7 @@ use crate::{
     Code, Event, Outcome, Rejection, State,
     ask::Ask,
     blobs::Hash,
-    job::{Counts, Edge, Extra, Indexed, Job, Place, Rule, Runs, Tasks, Terms},
+    job::{Counts, Edge, Extra, Indexed, Job, Place, Rule, Runs, Tasks, Terms, Text},
     limits,
     queue::DEFAULT,
     requests::Answer,
@@ -333,8 +333,7 @@ impl Step<'_> {
         let id = state.jobs.len() + 1;
         let mut job = Job {
             // A copy of its own: a slice would keep the whole entry in memory.
-            spec: bytes::Bytes::copy_from_slice(&asked.spec),
-            name: name_of(&asked.name, id).into(),
+            text: Text::new(&name_of(&asked.name, id), &asked.spec),
             terms,
             tasks: Tasks::new(count, place),
             records: OrdMap::new(),

@@ -21,7 +21,7 @@ use crate::{
     blobs::Hash,
     job::{
         Chunk, Counts, Edge, Extra, Facts, Failures, Group, Indexed, Job, Kill, Lease, Phase, Place, Publication,
-        Published, Record, Rule, Runs, Tasks, Terms,
+        Published, Record, Rule, Runs, Tasks, Terms, Text,
     },
     licenses::{License, Licenses},
     queue::{Load, Queue, Reservation},
@@ -379,8 +379,7 @@ fn read_job(job: state_jobs::Job, terms: Arc<Terms>) -> Result<Job, Malformed> {
         grown: counts.grown,
     };
     Ok(Job {
-        spec: Bytes::copy_from_slice(&job.spec),
-        name: job.name.into(),
+        text: Text::new(&job.name, &job.spec),
         terms,
         tasks: Tasks::restore(counts.total(), place_of(job.rest)?),
         records: OrdMap::new(),

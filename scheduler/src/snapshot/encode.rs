@@ -205,7 +205,7 @@ fn job_pieces(shard: &[Arc<Job>]) -> Vec<Piece> {
             piece.terms.push(terms_of(&job.terms));
             piece.terms.len() as u32 - 1
         });
-        bytes += job.spec.len() + job.name.len() + 100;
+        bytes += job.text.spec().len() + job.text.name().len() + 100;
         piece.jobs.push(job_of(job, terms));
         if bytes >= PIECE_BYTES {
             pieces.push(Piece::Jobs(std::mem::take(&mut piece)));
@@ -247,8 +247,8 @@ fn terms_of(terms: &Terms) -> state_jobs::Terms {
 fn job_of(job: &Job, terms: u32) -> state_jobs::Job {
     let counts = &job.counts;
     state_jobs::Job {
-        spec: job.spec.clone(),
-        name: job.name.to_string(),
+        spec: Bytes::copy_from_slice(job.text.spec()),
+        name: job.text.name().to_owned(),
         terms,
         created_ms: job.created_ms,
         started_ms: job.started_ms,
