@@ -4,8 +4,11 @@
 
 pub mod array;
 pub mod duration;
+pub mod needs;
+pub mod numbers;
 pub mod pairs;
 pub mod resources;
+pub mod retrying;
 pub mod selector;
 pub mod staging;
 pub mod words;

@@ -33,7 +33,9 @@ use crate::{
     failure::Failure,
     globals::{Format, Globals},
     scope::Scope,
-    verbs::{cancel, cluster, cp, explain, job, logs, ls, queue, retry, run, show, submit, version, wait, worker},
+    verbs::{
+        cancel, cluster, cp, explain, job, license, logs, ls, queue, retry, run, show, submit, version, wait, worker,
+    },
 };
 
 /// A batch-job grid that says why
@@ -78,10 +80,12 @@ enum Verb {
     Cancel(cancel::Args),
     /// Give ended tasks new attempts
     Retry(retry::Args),
-    /// Hold, release, outputs
+    /// Hold, release, change, outputs
     Job(job::Args),
     /// Queues
     Queue(queue::Args),
+    /// Licenses that tasks share
+    License(license::Args),
     /// Workers
     Worker(worker::Args),
     /// Coordinators
@@ -149,6 +153,7 @@ async fn dispatch(cli: Cli) -> Result<u8, (Failure, bool)> {
         Verb::Retry(args) => retry::run(args, &scope).await,
         Verb::Job(args) => job::run(args, &scope).await,
         Verb::Queue(args) => queue::run(args, &scope).await,
+        Verb::License(args) => license::run(args, &scope).await,
         Verb::Worker(args) => worker::run(args, &scope).await,
         Verb::Cluster(args) => cluster::run(args, &scope).await,
         Verb::Cp(args) => cp::run(args, &scope).await,

@@ -2,7 +2,9 @@
 
 pub mod build;
 pub mod directives;
+pub mod needs;
 pub mod options;
 pub mod placeholders;
+pub mod retrying;
 pub mod rows;
 pub mod upload;

@@ -21,7 +21,9 @@ pub async fn print(
         if selected != LogStream::Unspecified && selected != stream {
             continue;
         }
-        let end = last_lines(grid, request, stream, lines, printer).await?;
+        let tail = read(grid, request, stream, lines).await?;
+        printer.piece(stream, &tail.content, tail.lost_bytes)?;
+        let end = tail.end;
         match stream {
             LogStream::Stderr => request.stderr_offset = end,
             _ => request.stdout_offset = end,
@@ -30,14 +32,22 @@ pub async fn print(
     Ok(())
 }
 
-/// Returns the offset behind what was printed.
-async fn last_lines(
+/// The last lines of a stream.
+pub struct Tail {
+    /// Whole lines, but for the last one perhaps.
+    pub content: Vec<u8>,
+    lost_bytes: u64,
+    /// The offset behind them.
+    end: i64,
+}
+
+/// Reads the last lines of one stream.
+pub async fn read(
     grid: &client::Grid,
     request: &ReadLogsRequest,
     stream: LogStream,
     lines: usize,
-    printer: &mut Printer,
-) -> Result<i64, Failure> {
+) -> Result<Tail, Failure> {
     let mut window = FIRST_WINDOW;
     loop {
         let mut request = *request;
@@ -55,8 +65,8 @@ async fn last_lines(
         let from = cut(&content, lines);
         let all_there = start == 0 || from > 0 || window >= MAX_WINDOW;
         if all_there {
-            printer.piece(stream, &content[from..], lost)?;
-            return Ok(start as i64 + content.len() as i64 + lost as i64);
+            let end = start as i64 + content.len() as i64 + lost as i64;
+            return Ok(Tail { content: content.split_off(from), lost_bytes: lost, end });
         }
         window *= 8;
     }

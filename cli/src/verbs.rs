@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod cp;
 pub mod explain;
 pub mod job;
+pub mod license;
 pub mod logs;
 pub mod ls;
 pub mod queue;

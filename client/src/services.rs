@@ -80,7 +80,7 @@ calls! { Jobs, JobServiceClient:
     write retry = retry_job(RetryJobRequest) -> Job, "New attempts for ended tasks.";
     write hold = hold_job(HoldJobRequest) -> Job, "Keeps what is queued from being started.";
     write release = release_job(ReleaseJobRequest) -> Job, "Undoes a hold.";
-    write set = set_job(SetJobRequest) -> Job, "Changes the priority and the limits of a job that has not ended.";
+    write set = set_job(SetJobRequest) -> Job, "Changes limits and priority, also while it runs.";
     read explain = explain_job(ExplainJobRequest) -> Explanation, "Why a job or a task is where it is.";
 }
 
@@ -89,9 +89,9 @@ calls! { Queues, QueueServiceClient:
     read list = list_queues(ListQueuesRequest) -> ListQueuesResponse, "A page of queues.";
     write create = create_queue(CreateQueueRequest) -> Queue, "Makes a queue.";
     write set = set_queue(SetQueueRequest) -> Queue, "Changes what is named of a queue.";
-    write delete = delete_queue(DeleteQueueRequest) -> DeleteQueueResponse, "Deletes a queue in which nothing is left.";
+    write delete = delete_queue(DeleteQueueRequest) -> DeleteQueueResponse, "Deletes a queue without jobs.";
     read fair_share = get_fair_share(GetFairShareRequest) -> FairShare, "How the grid is shared among queues.";
-    write set_fair_share = set_fair_share(SetFairShareRequest) -> FairShare, "Changes how the grid is shared.";
+    write set_fair_share = set_fair_share(SetFairShareRequest) -> FairShare, "Sets how the grid is shared.";
     read licenses = list_licenses(ListLicensesRequest) -> ListLicensesResponse, "All licenses.";
     write set_license = set_license(SetLicenseRequest) -> License, "How many of a license there are.";
 }
@@ -100,7 +100,7 @@ calls! { Workers, WorkerServiceClient:
     read get = get_worker(GetWorkerRequest) -> Worker, "One worker.";
     read list = list_workers(ListWorkersRequest) -> ListWorkersResponse, "A page of workers.";
     write drain = drain_worker(DrainWorkerRequest) -> Worker, "Gives a worker no further tasks.";
-    write cordon = cordon_worker(CordonWorkerRequest) -> Worker, "Gives a worker no further tasks until it is uncordoned.";
+    write cordon = cordon_worker(CordonWorkerRequest) -> Worker, "Gives it none until it is uncordoned.";
     write uncordon = uncordon_worker(UncordonWorkerRequest) -> Worker, "Ends a cordon, and a quarantine.";
 }
 

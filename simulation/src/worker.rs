@@ -127,7 +127,7 @@ impl Worker {
         let spec = task.job.spec.as_ref();
         let adopted = Adopted {
             key: task.key,
-            resources: task.job.resources.unwrap_or_default(),
+            resources: task.resources,
             outputs: spec.is_some_and(|spec| !spec.outputs.is_empty()),
             start_time_ms: wall(now_us),
             exit: None,

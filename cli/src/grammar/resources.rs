@@ -33,6 +33,13 @@ pub fn gib(text: &str) -> Result<u64, Malformed> {
     bytes(text).map(|bytes| bytes.div_ceil(1 << 30))
 }
 
+/// A factor above 1 and up to 100, in thousandths; a finer fraction is rounded up.
+pub fn factor_milli(text: &str) -> Result<u32, Malformed> {
+    let milli = decimal(text).map(|(value, scale)| (value * 1000).div_ceil(scale));
+    let within = milli.filter(|milli| (1001..=100_000).contains(milli)).and_then(|milli| u32::try_from(milli).ok());
+    within.ok_or_else(|| Malformed::new("not a factor above 1, 100 at most; write e.g. `1.5` or `1.5..32G`"))
+}
+
 fn bytes(text: &str) -> Result<u64, Malformed> {
     let malformed = |what: &str| Malformed::new(format!("{what}; write a size such as `8G`, `512M` or `1.5Ti`"));
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());

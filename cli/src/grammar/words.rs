@@ -1,6 +1,6 @@
 //! The lower-case words of states, causes and reasons: those of the enums without their prefix.
 
-use proto::v1::{Cause, JobState, TaskState, WaitReason, WorkerState};
+use proto::v1::{Cause, DependencyCondition, JobState, Placement, TaskState, WaitReason, WorkerState};
 
 use super::Malformed;
 
@@ -26,7 +26,9 @@ words!(
     TaskState = "TASK_STATE_",
     Cause = "CAUSE_",
     WaitReason = "WAIT_REASON_",
-    WorkerState = "WORKER_STATE_"
+    WorkerState = "WORKER_STATE_",
+    Placement = "PLACEMENT_",
+    DependencyCondition = "DEPENDENCY_CONDITION_"
 );
 
 /// A state of a job by its word.

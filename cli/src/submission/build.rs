@@ -3,10 +3,11 @@
 use std::{env, fs, path::Path, time::Duration};
 
 use bytes::Bytes;
-use proto::v1::{Dependency, DependencyCondition, JobSpec, LocalFile, Output, Resources, RetryPolicy, TaskArray};
+use proto::v1::{Dependency, DependencyCondition, JobSpec, LocalFile, Output, Resources, TaskArray};
 
 use super::{
     directives::{self, Script},
+    needs,
     options::Options,
     placeholders,
     rows::{self, Chunks},
@@ -14,6 +15,7 @@ use super::{
 use crate::{
     failure::Failure,
     grammar::{
+        needs::DEFAULT_CPU_MILLI,
         pairs::Variable,
         selector::JobRef,
         staging::{self, Staged},
@@ -22,8 +24,6 @@ use crate::{
 
 /// A local file that travels along is at most so large.
 const MAX_LOCAL_FILE_BYTES: u64 = 1 << 20;
-/// Enough for a cpu when nothing is said.
-const DEFAULT_CPU_MILLI: u64 = 1000;
 
 /// A job to submit, what it refers to, and the dependencies whose number the grid must tell first.
 #[derive(Debug)]
@@ -32,8 +32,8 @@ pub struct Built {
     pub spec: JobSpec,
     /// To be stored before.
     pub chunks: Vec<Bytes>,
-    /// Conditions on the caller's newest job.
-    pub after_last: Vec<DependencyCondition>,
+    /// On the caller's newest job, whose number is missing in them.
+    pub after_last: Vec<Dependency>,
 }
 
 /// What stands on the command line beside the options.
@@ -73,14 +73,20 @@ pub fn build(mut options: Options, mut words: Words, queue: Option<&str>) -> Res
         (options.after, DependencyCondition::Success),
         (options.after_any, DependencyCondition::Any),
         (options.after_failed, DependencyCondition::Failure),
+        (options.after_element, DependencyCondition::Element),
     ];
+    let plain = conditions.into_iter().flat_map(|(jobs, condition)| {
+        jobs.into_iter().map(move |job| (job, Dependency { condition: condition.into(), ..Dependency::default() }))
+    });
+    let by_code = options.after_exit.into_iter().map(|after| {
+        let condition = DependencyCondition::ExitCode.into();
+        (after.job, Dependency { job_id: 0, condition, exit_codes: after.codes })
+    });
     let (mut after, mut after_last) = (Vec::new(), Vec::new());
-    for (jobs, condition) in conditions {
-        for job in jobs {
-            match job {
-                JobRef::Id(job_id) => after.push(Dependency { job_id, condition: condition.into() }),
-                JobRef::Last => after_last.push(condition),
-            }
+    for (job, dependency) in plain.chain(by_code) {
+        match job {
+            JobRef::Id(job_id) => after.push(Dependency { job_id, ..dependency }),
+            JobRef::Last => after_last.push(dependency),
         }
     }
     let name = options.name.unwrap_or_else(|| default_name(script.as_ref(), &command));
@@ -99,8 +105,13 @@ pub fn build(mut options: Options, mut words: Words, queue: Option<&str>) -> Res
             gpus: options.gpus.unwrap_or_default(),
             scratch_gib: options.scratch.unwrap_or_default(),
         }),
-        time_limit: options.time.map(duration),
-        retry: Some(RetryPolicy { retries: options.retries.unwrap_or_default(), ..RetryPolicy::default() }),
+        time_limit: options.time.map(proto_duration),
+        queue_time_limit: options.queue_time.map(proto_duration),
+        total_time_limit: options.total_time.map(proto_duration),
+        retry: Some(options.retrying.policy(options.retries.unwrap_or_default(), options.mem)?),
+        alternatives: options.needs.alt,
+        licenses: needs::licenses(options.needs.license)?,
+        constraints: needs::constraints(options.needs.constraint, options.needs.prefer)?,
         at_most_once: options.at_most_once,
         array,
         max_running: limit.unwrap_or_default(),
@@ -231,13 +242,15 @@ fn default_name(script: Option<&Script>, command: &[String]) -> String {
     if base.is_empty() || !proto::template::placeholders(base).is_empty() { "job".to_owned() } else { base.to_owned() }
 }
 
-fn duration(duration: Duration) -> prost_types::Duration {
+/// A span in the API's words.
+pub fn proto_duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration { seconds: duration.as_secs() as i64, nanos: duration.subsec_nanos() as i32 }
 }
 
 #[cfg(test)]
 mod tests {
     use clap::{Args, FromArgMatches};
+    use proto::v1::Cause;
 
     use super::*;
 
@@ -288,12 +301,41 @@ mod tests {
         assert_eq!((spec.max_running, spec.retry.unwrap().retries), (2, 3));
         assert!(spec.outputs[0].optional);
         assert_eq!(spec.after.iter().map(|after| after.job_id).collect::<Vec<_>>(), [41, 42]);
-        assert_eq!(built.after_last, [DependencyCondition::Any]);
+        let any = DependencyCondition::Any.into();
+        assert_eq!(built.after_last, [Dependency { condition: any, ..Dependency::default() }]);
+    }
+
+    #[test]
+    fn needs_retries_and_limits_become_parts_of_the_spec() {
+        let words = "--mem 2G --retries 3 --retry-on exit_code=75,76 --retry-on time_limit --mem-growth 1.5..8G \
+                     --backoff 30s..10m --queue-time 1h --total-time 4h --constraint zone=a,b --constraint !slow \
+                     --prefer lifecycle=spot --alt cpus=8,mem=16G --alt gpus=1 --license matlab --license ansys=2 \
+                     --after-exit 41=3,4 --after-element 42,last --after-exit last=0 -- x";
+        let built = try_build(&words.split_whitespace().collect::<Vec<_>>()).unwrap();
+        let spec = built.spec;
+        let retry = spec.retry.unwrap();
+        let causes: Vec<Cause> = retry.rules.iter().map(|rule| rule.cause()).collect();
+        assert_eq!(causes, [Cause::ExitCode, Cause::TimeLimit, Cause::OutOfMemory]);
+        assert_eq!(retry.rules[0].exit_codes, [75, 76]);
+        assert_eq!((retry.rules[2].memory_factor_milli, retry.rules[2].max_memory_mib), (1500, 8192));
+        assert_eq!((retry.min_backoff.unwrap().seconds, retry.max_backoff.unwrap().seconds), (30, 600));
+        let limits = (spec.queue_time_limit.unwrap().seconds, spec.total_time_limit.unwrap().seconds);
+        assert_eq!(limits, (3600, 14_400));
+        let constraints: Vec<_> =
+            spec.constraints.iter().map(|one| (one.label.as_str(), one.negated, one.preferred)).collect();
+        assert_eq!(constraints, [("zone", false, false), ("slow", true, false), ("lifecycle", false, true)]);
+        let shapes: Vec<_> = spec.alternatives.iter().map(|one| (one.cpu_milli, one.memory_mib, one.gpus)).collect();
+        assert_eq!(shapes, [(8000, 16 << 10, 0), (1000, 0, 1)]);
+        assert_eq!(spec.licenses, [("ansys".to_owned(), 2), ("matlab".to_owned(), 1)].into());
+        let after: Vec<_> = spec.after.iter().map(|one| (one.job_id, one.condition(), one.exit_codes.len())).collect();
+        assert_eq!(after, [(42, DependencyCondition::Element, 0), (41, DependencyCondition::ExitCode, 2)]);
+        let last: Vec<_> = built.after_last.iter().map(|one| (one.condition(), one.exit_codes.clone())).collect();
+        assert_eq!(last, [(DependencyCondition::Element, vec![]), (DependencyCondition::ExitCode, vec![0])]);
     }
 
     #[test]
     fn what_cannot_be_meant_is_refused_here() {
-        let table: [(&[&str], &str); 16] = [
+        let table: [(&[&str], &str); 26] = [
             (&[], "no command"),
             (&["--"], "no command"),
             (&["--cpus", "0", "--", "x"], "--cpus"),
@@ -310,6 +352,16 @@ mod tests {
             (&["--in", "s3://b/k:x", "--in", "s3://b/l:x", "--", "x"], "--in"),
             (&["--chdir", "rel", "--", "x"], "--chdir"),
             (&["--at-most-once", "--retries", "1", "--", "x"], "--at-most-once"),
+            (&["--mem-growth", "1.5", "--", "x"], "--mem-growth"),
+            (&["--mem", "8G", "--mem-growth", "1.5..4G", "--", "x"], "--mem-growth"),
+            (&["--retry-on", "bad_luck", "--", "x"], "--retry-on"),
+            (&["--backoff", "10m..30s", "--", "x"], "--backoff"),
+            (&["--constraint", "zone=", "--", "x"], "--constraint"),
+            (&["--prefer", "", "--", "x"], "--prefer"),
+            (&["--alt", "memory=8G", "--", "x"], "--alt"),
+            (&["--license", "a", "--license", "a=2", "--", "x"], "--license"),
+            (&["--after-exit", "41", "--", "x"], "--after-exit"),
+            (&["--queue-time", "5", "--", "x"], "--queue-time"),
         ];
         for (arguments, named) in table {
             let failure = try_build(arguments).map(|built| built.spec).unwrap_err();

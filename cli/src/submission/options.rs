@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 
+use super::{needs::Needs, retrying::Retrying};
 use crate::grammar::{
     array::{self, Array},
     duration,
+    numbers::{self, AfterExit},
     pairs::{self, Variable},
     resources,
     selector::JobRef,
@@ -37,9 +39,21 @@ pub struct Options {
     /// Time limit of one attempt, e.g. 1h30m [default: none]
     #[arg(long, env = "MILLGRID_SUBMIT_TIME", hide_env = true, value_parser = duration::parse, value_name = "TIME", allow_hyphen_values = true)]
     pub time: Option<std::time::Duration>,
+    /// How long a task may wait for its first start, e.g. 1h; then it fails [default: for ever]
+    #[arg(long, env = "MILLGRID_SUBMIT_QUEUE_TIME", hide_env = true, value_parser = duration::parse, value_name = "TIME", allow_hyphen_values = true)]
+    pub queue_time: Option<std::time::Duration>,
+    /// How long the job may take in all, waits and retries included [default: for ever]
+    #[arg(long, env = "MILLGRID_SUBMIT_TOTAL_TIME", hide_env = true, value_parser = duration::parse, value_name = "TIME", allow_hyphen_values = true)]
+    pub total_time: Option<std::time::Duration>,
     /// Further attempts after a failed one [default: 0]
     #[arg(long, env = "MILLGRID_SUBMIT_RETRIES", hide_env = true, value_name = "N", allow_hyphen_values = true, value_parser = clap::value_parser!(u32).range(..=1000))]
     pub retries: Option<u32>,
+    /// What is tried again, when, and with how much memory.
+    #[command(flatten)]
+    pub retrying: Retrying,
+    /// Where tasks may run, and what else they take.
+    #[command(flatten)]
+    pub needs: Needs,
     /// A label, KEY=VALUE; may be repeated
     #[arg(long, env = "MILLGRID_SUBMIT_LABEL", hide_env = true, value_parser = pairs::label, value_name = "KEY=VALUE")]
     pub label: Vec<(String, String)>,
@@ -73,6 +87,12 @@ pub struct Options {
     /// Start after these jobs have failed
     #[arg(long, env = "MILLGRID_SUBMIT_AFTER_FAILED", hide_env = true, value_name = "JOB,...", value_delimiter = ',')]
     pub after_failed: Vec<JobRef>,
+    /// Start after a job has ended with one of these exit codes, 0 for its success; may be repeated
+    #[arg(long, env = "MILLGRID_SUBMIT_AFTER_EXIT", hide_env = true, value_parser = numbers::after_exit, value_name = "JOB=CODE,...")]
+    pub after_exit: Vec<AfterExit>,
+    /// Each task starts after the one at its place in these arrays of the same size has succeeded
+    #[arg(long, env = "MILLGRID_SUBMIT_AFTER_ELEMENT", hide_env = true, value_name = "JOB,...", value_delimiter = ',')]
+    pub after_element: Vec<JobRef>,
     /// Tasks that may run at once
     #[arg(long, env = "MILLGRID_SUBMIT_MAX_RUNNING", hide_env = true, value_name = "N", allow_hyphen_values = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_running: Option<u32>,
@@ -109,7 +129,11 @@ impl Options {
             gpus: self.gpus.or(script.gpus),
             scratch: self.scratch.or(script.scratch),
             time: self.time.or(script.time),
+            queue_time: self.queue_time.or(script.queue_time),
+            total_time: self.total_time.or(script.total_time),
             retries: self.retries.or(script.retries),
+            retrying: self.retrying.over(script.retrying),
+            needs: self.needs.over(script.needs),
             label,
             env,
             priority: self.priority.or(script.priority),
@@ -121,6 +145,8 @@ impl Options {
             after: list(self.after, script.after),
             after_any: list(self.after_any, script.after_any),
             after_failed: list(self.after_failed, script.after_failed),
+            after_exit: if self.after_exit.is_empty() { script.after_exit } else { self.after_exit },
+            after_element: list(self.after_element, script.after_element),
             max_running: self.max_running.or(script.max_running),
             max_failures: self.max_failures.or(script.max_failures),
             at_most_once: self.at_most_once || script.at_most_once,

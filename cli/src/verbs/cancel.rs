@@ -14,6 +14,7 @@ use crate::{
 #[derive(Debug, Clone, clap::Args)]
 #[command(before_help = "Examples:
   millgrid cancel 42
+  millgrid cancel 42 --cascade        # and all that waits for it
   millgrid cancel 42.0-9 43 --reason 'wrong reference'")]
 pub struct Args {
     /// Jobs or tasks: 42, 42.7, 42.0-9, last
@@ -22,10 +23,17 @@ pub struct Args {
     /// Why; shown with the job
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Also all jobs that wait for these, whatever for, and those that wait for them
+    #[arg(long)]
+    cascade: bool,
 }
 
 /// Cancels jobs and tasks; what had ended stays as it is.
 pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
+    if let Some(part) = args.selectors.iter().find(|selector| args.cascade && !selector.tasks.is_empty()) {
+        return Err(Failure::usage("cascade", format!("`{part}` names tasks, and jobs wait for whole jobs"))
+            .hint("cancel the job, or leave `--cascade` out"));
+    }
     let grid = scope.grid()?;
     let reason = args.reason.unwrap_or_default();
     let mut rows = Vec::new();
@@ -35,6 +43,7 @@ pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
             job_id: scope::job_id(&grid, selector.job).await?,
             ranges: selector.tasks.clone(),
             reason: reason.clone(),
+            cascade: args.cascade,
         };
         let answer = grid.jobs().cancel(request).await?;
         let job = answer.job.unwrap_or_default();

@@ -1,5 +1,7 @@
 //! `millgrid explain`
 
+mod log;
+
 use proto::v1::ExplainJobRequest;
 
 use crate::{
@@ -34,7 +36,8 @@ pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
     for selector in &args.selectors {
         let job_id = scope::job_id(&grid, selector.job).await?;
         let answer = grid.jobs().explain(ExplainJobRequest { job_id, index: selector.single() }).await?;
-        let explanation = Explanation::from(&answer);
+        let mut explanation = Explanation::from(&answer);
+        explanation.log_tail = log::tail(&answer, &grid).await;
         if scope.output.format() != Format::Json {
             scope.output.one(&explanation, &explanation.id(), || explanation.screen())?;
         }

@@ -1,5 +1,7 @@
 //! `millgrid job`
 
+mod set;
+
 use proto::v1::{HoldJobRequest, ListOutputsRequest, OutputObject, ReleaseJobRequest, StoredManifest};
 use serde::Serialize;
 
@@ -17,6 +19,8 @@ use crate::{
 #[command(before_help = "Examples:
   millgrid job hold 42
   millgrid job release 42
+  millgrid job set 42 --time 2h       # from now on, for what runs too
+  millgrid job reprioritize 42 --priority 10
   millgrid job outputs 42 -o jsonl")]
 pub struct Args {
     #[command(subcommand)]
@@ -29,6 +33,10 @@ enum Verb {
     Hold(Jobs),
     /// Undo a hold
     Release(Jobs),
+    /// Change limits and priority of jobs, also while they run
+    Set(set::Set),
+    /// Change the priority of jobs
+    Reprioritize(set::Reprioritize),
     /// List the objects that a job published
     Outputs(Jobs),
 }
@@ -40,21 +48,21 @@ struct Jobs {
     selectors: Vec<Selector>,
 }
 
-/// Holds, releases, lists outputs.
+/// Holds, releases, changes, lists outputs.
 pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
     let grid = scope.grid()?;
     match args.verb {
         Verb::Outputs(jobs) => outputs(jobs, &grid, scope).await,
         Verb::Hold(jobs) => change(jobs, true, &grid, scope).await,
         Verb::Release(jobs) => change(jobs, false, &grid, scope).await,
+        Verb::Set(args) => set::set(args, &grid, scope).await,
+        Verb::Reprioritize(args) => set::reprioritize(args, &grid, scope).await,
     }
 }
 
 async fn change(jobs: Jobs, hold: bool, grid: &client::Grid, scope: &Scope) -> Result<u8, Failure> {
-    if let Some(part) = jobs.selectors.iter().find(|selector| !selector.tasks.is_empty()) {
-        return Err(Failure::usage("", format!("`{part}` names tasks")).hint("only whole jobs are held and released"));
-    }
-    let mut rows = Vec::new();
+    whole_jobs(&jobs.selectors, "held and released")?;
+    let mut changed = Vec::new();
     for selector in &jobs.selectors {
         let job_id = scope::job_id(grid, selector.job).await?;
         let request_id = String::new();
@@ -66,14 +74,29 @@ async fn change(jobs: Jobs, hold: bool, grid: &client::Grid, scope: &Scope) -> R
         if scope.output.asked().is_none() {
             scope.note(&format!("job {job_id} is {}", if hold { "held" } else { "released" }));
         }
-        rows.push(view::job::Job::from(&job));
+        changed.push(view::job::Job::from(&job));
     }
-    match (scope.output.asked(), rows.as_slice()) {
-        (None, _) => {}
-        (Some(Format::Json), [only]) => scope.output.row(only, String::new)?,
-        (Some(_), many) => scope.output.rows(many)?,
-    }
+    rows(&changed, scope)?;
     Ok(0)
+}
+
+fn whole_jobs(selectors: &[Selector], what: &str) -> Result<(), Failure> {
+    match selectors.iter().find(|selector| !selector.tasks.is_empty()) {
+        None => Ok(()),
+        Some(part) => {
+            let hint = format!("only whole jobs are {what}");
+            Err(Failure::usage("", format!("`{part}` names tasks")).hint(hint))
+        }
+    }
+}
+
+/// The jobs, for programs that asked for them.
+fn rows(jobs: &[view::job::Job], scope: &Scope) -> Result<(), Failure> {
+    match (scope.output.asked(), jobs) {
+        (None, _) => Ok(()),
+        (Some(Format::Json), [only]) => scope.output.row(only, String::new),
+        (Some(_), many) => scope.output.rows(many),
+    }
 }
 
 /// A published object as JSON has it.

@@ -32,7 +32,9 @@ use crate::{
   millgrid submit --array 0-999%50 -- ./sim --seed {index}
   millgrid submit --each-line urls.txt -- ./get {line}
   millgrid submit --in s3://b/in/{index}.fq:reads.fq --out 'res/*.bam=s3://b/out/{job}/{index}/' -- ./align reads.fq
-  millgrid submit --after 41,42 -- ./merge"
+  millgrid submit --after 41,42 -- ./merge
+  millgrid submit --retries 3 --retry-on exit_code=75,signal --mem 8G --mem-growth 1.5..32G -- ./fit
+  millgrid submit --constraint architecture=x86_64 --prefer lifecycle=spot --license matlab -- ./solve"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -109,14 +111,10 @@ pub async fn send(built: Built, request_id: Option<String>, grid: &client::Grid)
     Ok(grid.jobs().submit(SubmitJobRequest { request_id, spec: Some(spec) }).await?)
 }
 
-async fn with_last(
-    mut spec: JobSpec,
-    conditions: Vec<proto::v1::DependencyCondition>,
-    grid: &client::Grid,
-) -> Result<JobSpec, Failure> {
-    if !conditions.is_empty() {
+async fn with_last(mut spec: JobSpec, dependencies: Vec<Dependency>, grid: &client::Grid) -> Result<JobSpec, Failure> {
+    if !dependencies.is_empty() {
         let job_id = scope::job_id(grid, JobRef::Last).await?;
-        spec.after.extend(conditions.into_iter().map(|condition| Dependency { job_id, condition: condition.into() }));
+        spec.after.extend(dependencies.into_iter().map(|dependency| Dependency { job_id, ..dependency }));
     }
     Ok(spec)
 }

@@ -3,7 +3,11 @@
 use proto::v1;
 use serde::Serialize;
 
-use super::times::{Moment, age, local, moment};
+use super::{
+    task::Task,
+    text,
+    times::{Moment, from_now, local, moment},
+};
 use crate::grammar::words::Word;
 
 /// An explanation as JSON has it.
@@ -19,6 +23,10 @@ pub struct Explanation {
     position: Option<u64>,
     ahead: Option<u64>,
     estimated_start_time: Moment,
+    /// Of the task that failed, or of the first of the job's that did.
+    attempts: Vec<Task>,
+    /// The last lines that the last failed attempt wrote; null when there are none, or they can't be read.
+    pub log_tail: Option<String>,
 }
 
 /// One reason to wait, and for how many workers it holds.
@@ -27,11 +35,17 @@ pub struct Reason {
     reason: Option<String>,
     workers: u32,
     detail: String,
+    advice: Option<String>,
 }
 
 impl From<&v1::Reason> for Reason {
     fn from(reason: &v1::Reason) -> Self {
-        Self { reason: reason.reason().word(), workers: reason.workers, detail: reason.detail.clone() }
+        Self {
+            reason: reason.reason().word(),
+            workers: reason.workers,
+            detail: reason.detail.clone(),
+            advice: text(&reason.advice),
+        }
     }
 }
 
@@ -47,13 +61,23 @@ impl From<&v1::Explanation> for Explanation {
             position: explanation.position,
             ahead: explanation.ahead,
             estimated_start_time: moment(explanation.estimated_start_time),
+            attempts: {
+                let index = explanation.attempts_index.or(explanation.index).unwrap_or_default();
+                explanation.attempts.iter().map(|one| Task::of_attempt(explanation.job_id, index, one)).collect()
+            },
+            log_tail: None,
         }
     }
 }
 
 impl Reason {
-    /// `  resources_memory   2 workers   memory 8 GiB asked, 6 GiB free`
-    pub fn line(&self) -> String {
+    /// `  resources_memory   2 workers   memory 8 GiB asked, 6 GiB free`, and what would change it below.
+    pub fn lines(&self) -> Vec<String> {
+        let advice = self.advice.as_ref().map(|advice| format!("  {:<18} {:<12} {advice}", "", "advice:"));
+        std::iter::once(self.line()).chain(advice).collect()
+    }
+
+    fn line(&self) -> String {
         let workers = match self.workers {
             0 => String::new(),
             1 => "1 worker".to_owned(),
@@ -76,14 +100,19 @@ impl Explanation {
         if !self.summary.is_empty() {
             lines.push(format!("  {}", self.summary));
         }
-        lines.extend(self.reasons.iter().map(Reason::line));
+        lines.extend(self.reasons.iter().flat_map(Reason::lines));
         if let Some(position) = self.position {
             let ahead = self.ahead.map(|job| format!(", behind job {job}")).unwrap_or_default();
             lines.push(format!("  position {position} in its queue{ahead}"));
         }
         if self.estimated_start_time.is_some() {
             let at = self.estimated_start_time;
-            lines.push(format!("  would start at {} ({} from now)", local(at), age(at)));
+            lines.push(format!("  may start at {} ({} from now)", local(at), from_now(at)));
+        }
+        lines.extend(self.attempts.iter().map(Task::attempt_line));
+        if let Some(tail) = &self.log_tail {
+            lines.push("  its last lines:".to_owned());
+            lines.extend(tail.lines().map(|line| format!("    {line}")));
         }
         lines.join("\n")
     }

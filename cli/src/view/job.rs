@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     Row, or_dash, pairs,
+    spec::Spec,
     task::Task,
     text,
     times::{Moment, age, local, moment},
@@ -33,6 +34,8 @@ pub struct Job {
     create_time: Moment,
     start_time: Moment,
     end_time: Moment,
+    /// Null in lists.
+    spec: Option<Spec>,
     /// With `--tasks`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_list: Option<Vec<Task>>,
@@ -79,6 +82,7 @@ impl From<&v1::Job> for Job {
             create_time: moment(job.create_time),
             start_time: moment(job.start_time),
             end_time: moment(job.end_time),
+            spec: job.spec.as_ref().map(Spec::from),
             task_list: None,
         }
     }
@@ -191,6 +195,9 @@ pub fn screen(job: &v1::Job) -> String {
         if moment.is_some() {
             line(name, format!("{} ago   {}", age(moment), local(moment)));
         }
+    }
+    for (name, words) in view.spec.iter().flat_map(Spec::lines) {
+        line(name, words);
     }
     if let Some(spec) = &job.spec {
         let words = spec.command.iter().map(String::as_str);

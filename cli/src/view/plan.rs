@@ -44,7 +44,7 @@ impl Plan {
                 self.workers, self.workers_that_fit, self.workers_free_now
             ),
         ];
-        lines.extend(self.reasons.iter().map(Reason::line));
+        lines.extend(self.reasons.iter().flat_map(Reason::lines));
         lines.join("\n")
     }
 }

@@ -50,16 +50,18 @@ impl Task {
             seconds: measured.then_some(task.seconds),
             cpu_seconds: measured.then_some(task.cpu_seconds),
             max_memory_mib: measured.then_some(task.max_memory_mib),
-            attempt_list: attempts.then(|| task.attempts.iter().map(|attempt| Self::attempt(task, attempt)).collect()),
+            attempt_list: attempts
+                .then(|| task.attempts.iter().map(|one| Self::of_attempt(task.job_id, task.index, one)).collect()),
             detail: task.detail.clone(),
         }
     }
 
-    fn attempt(task: &v1::Task, attempt: &v1::Attempt) -> Self {
+    /// One attempt of a task.
+    pub fn of_attempt(job_id: u64, index: u64, attempt: &v1::Attempt) -> Self {
         let measured = attempt.end_time.is_some() && attempt.start_time.is_some();
         Self {
-            job_id: task.job_id,
-            index: task.index,
+            job_id,
+            index,
             state: attempt.state().word(),
             attempt: Some(attempt.number),
             exit_code: attempt.exit_code,
@@ -74,6 +76,20 @@ impl Task {
             attempt_list: None,
             detail: attempt.detail.clone(),
         }
+    }
+
+    /// `  attempt 2 of 42.7   failed   exit_code 3   worker-1   12.5s   detail`
+    pub fn attempt_line(&self) -> String {
+        let code = self.exit_code.map(|code| format!(" {code}")).unwrap_or_default();
+        let words = [
+            Some(format!("attempt {} of {}", self.attempt.unwrap_or_default(), self.id())),
+            self.state.clone(),
+            self.cause.as_ref().map(|cause| format!("{cause}{code}")),
+            self.worker.clone(),
+            self.seconds.map(|seconds| format!("{seconds:.1}s")),
+            text(&self.detail),
+        ];
+        format!("  {}", words.into_iter().flatten().collect::<Vec<_>>().join("   "))
     }
 
     /// The attempts, each a row of its own.

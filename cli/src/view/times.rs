@@ -19,10 +19,20 @@ pub fn age(moment: Moment) -> String {
     moment.map_or("-".to_owned(), |moment| duration::short(between(moment, Timestamp::now())))
 }
 
+/// How far ahead, e.g. `3m12s`; `0s` for what is past.
+pub fn from_now(moment: Moment) -> String {
+    moment.map_or("-".to_owned(), |moment| duration::short(between(Timestamp::now(), moment)))
+}
+
 /// Local time with its offset.
 pub fn local(moment: Moment) -> String {
     let zoned = moment.map(|moment| moment.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string());
     zoned.unwrap_or_else(|| "-".to_owned())
+}
+
+/// A span of the API in seconds; none when there is none.
+pub fn seconds(span: Option<&prost_types::Duration>) -> Option<f64> {
+    span.map(|span| span.seconds as f64 + f64::from(span.nanos) / 1e9)
 }
 
 /// From one moment to a later one; zero when it isn't later.

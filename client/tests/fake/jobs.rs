@@ -101,6 +101,7 @@ impl JobService for Fake {
         retry_job(RetryJobRequest) -> Job,
         hold_job(HoldJobRequest) -> Job,
         release_job(ReleaseJobRequest) -> Job,
+        set_job(SetJobRequest) -> Job,
         explain_job(ExplainJobRequest) -> Explanation
     }
 }

@@ -95,7 +95,7 @@ impl World {
                 let input = Box::new(worker_core::Input::Prepared { key: task.key, result });
                 self.after(delay_us, Event::Tell { worker, incarnation, input });
             }
-            Wanted::Spawn { task, session } => self.spawn(worker, &task, session),
+            Wanted::Spawn { task, session, .. } => self.spawn(worker, &task, session),
             Wanted::Stop { key, immediately } => {
                 let delay_us = if immediately { 0 } else { self.random.skewed(3_000_000) };
                 let machine = self.workers[worker].machine;
@@ -130,7 +130,9 @@ impl World {
                     self.workers[worker].processes.remove(&key);
                 }
             }
-            Wanted::BreakOff { .. }
+            // Its processes end by themselves.
+            Wanted::SetTimeLimit { .. }
+            | Wanted::BreakOff { .. }
             | Wanted::BreakOffPublish { .. }
             | Wanted::Discard { .. }
             | Wanted::ReadLog { .. }

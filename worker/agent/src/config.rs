@@ -227,7 +227,7 @@ impl Config {
                 gpus: written.gpus.unwrap_or(0),
                 scratch_gib,
             },
-            labels: written.labels,
+            labels: with_known(written.labels),
             s3_endpoint: written.s3_endpoint,
             s3_region: written.s3_region,
             log: written.log,
@@ -253,6 +253,12 @@ impl Config {
             self.s3_region.as_deref().unwrap_or("(default)"),
         )
     }
+}
+
+/// The labels given, and those that every worker knows of itself.
+fn with_known(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    labels.entry("architecture".to_owned()).or_insert_with(|| std::env::consts::ARCH.to_owned());
+    labels
 }
 
 fn absolute(key: &'static str, path: PathBuf) -> Result<PathBuf, Problem> {
@@ -320,6 +326,7 @@ mod tests {
         let config = read(folder.path(), "cpus = 4\nmemory = '1.5G'\nlabels = { zone = 'a' }", flags).unwrap();
         assert_eq!((config.capacity.cpu_milli, config.capacity.memory_mib), (1500, 1536));
         assert_eq!(config.labels["zone"], "a");
+        assert_eq!(config.labels["architecture"], std::env::consts::ARCH);
         assert!(!config.redacted().contains("w.key"), "the key is never printed");
     }
 

@@ -254,7 +254,11 @@ impl Agent {
                 }))
             }
             Output::Prepare { task } => self.prepare(task),
-            Output::Spawn { task, session } => self.spawn(&task, session),
+            Output::Spawn { task, session, time_limit_ms } => self.spawn(&task, session, time_limit_ms),
+            Output::SetTimeLimit { key, time_limit_ms } => {
+                let key = Some(keeper::key(key));
+                self.tell_keeper(from_agent::Message::SetTimeLimit(protocol::SetTimeLimit { key, time_limit_ms }));
+            }
             Output::Stop { key, immediately } => {
                 let key = Some(keeper::key(key));
                 self.tell_keeper(from_agent::Message::Stop(protocol::Stop { key, immediately }));

@@ -43,8 +43,6 @@ pub struct Launch {
     pub env: Vec<Bytes>,
     /// Where it starts.
     pub directory: String,
-    /// 0: none.
-    pub time_limit_ms: u64,
     /// Between SIGTERM and SIGKILL.
     pub grace_ms: u64,
     /// What it may use.
@@ -65,8 +63,6 @@ pub struct Plan {
     argv: Vec<Text>,
     environment: Vec<Text>,
     fixed: Vec<Bytes>,
-    resources: Resources,
-    time_limit_ms: u64,
     grace_ms: u64,
 }
 
@@ -120,23 +116,13 @@ impl Plan {
     fn new(job: Arc<GrantedJob>, inherited: &[Bytes]) -> Self {
         let default = JobSpec::default();
         let spec = job.spec.as_ref().unwrap_or(&default);
-        let resources = job.resources.or(spec.resources).unwrap_or(Resources { cpu_milli: 1000, ..Default::default() });
-        let threads = (resources.cpu_milli / 1000).max(1);
         let mut fixed = inherited.to_vec();
-        fixed.extend([
-            entry("MILLGRID_JOB_ID", job.job_id.to_string().as_bytes()),
-            entry("MILLGRID_CPUS", cpus(resources.cpu_milli).as_bytes()),
-            entry("MILLGRID_MEMORY_MIB", resources.memory_mib.to_string().as_bytes()),
-            entry("MILLGRID_GPUS", resources.gpus.to_string().as_bytes()),
-            entry("OMP_NUM_THREADS", threads.to_string().as_bytes()),
-        ]);
+        fixed.push(entry("MILLGRID_JOB_ID", job.job_id.to_string().as_bytes()));
         let environment = spec.env.iter().map(|(name, value)| Text::new(format!("{name}={value}"))).collect();
         Self {
             argv: spec.command.iter().cloned().map(Text::new).collect(),
             environment,
             fixed,
-            resources,
-            time_limit_ms: spec.time_limit.as_ref().map_or(0, milliseconds),
             grace_ms: spec.grace.as_ref().map_or(GRACE_MS, milliseconds),
             job,
         }
@@ -168,9 +154,14 @@ impl Plan {
             return Err(Malformed::NoCommand);
         }
         let task = values.task;
-        let mut env = Vec::with_capacity(self.fixed.len() + self.environment.len() + 5);
+        let Resources { cpu_milli, memory_mib, gpus, .. } = task.resources;
+        let mut env = Vec::with_capacity(self.fixed.len() + self.environment.len() + 9);
         env.extend(self.fixed.iter().cloned());
         env.extend([
+            entry("MILLGRID_CPUS", cpus(cpu_milli).as_bytes()),
+            entry("MILLGRID_MEMORY_MIB", memory_mib.to_string().as_bytes()),
+            entry("MILLGRID_GPUS", gpus.to_string().as_bytes()),
+            entry("OMP_NUM_THREADS", (cpu_milli / 1000).max(1).to_string().as_bytes()),
             entry("MILLGRID_TASK_INDEX", task.index.to_string().as_bytes()),
             entry("MILLGRID_ATTEMPT", task.key.attempt.to_string().as_bytes()),
             entry("MILLGRID_SCRATCH", scratch.as_os_str().as_bytes()),
@@ -184,14 +175,7 @@ impl Plan {
         }
         let chdir = &self.spec().chdir;
         let directory = if chdir.is_empty() { work.to_string_lossy().into_owned() } else { chdir.clone() };
-        Ok(Launch {
-            argv,
-            env: last_of_each(env),
-            directory,
-            time_limit_ms: self.time_limit_ms,
-            grace_ms: self.grace_ms,
-            resources: self.resources,
-        })
+        Ok(Launch { argv, env: last_of_each(env), directory, grace_ms: self.grace_ms, resources: task.resources })
     }
 
     /// The job's outputs with this task's values.
@@ -218,20 +202,15 @@ impl Plan {
         static NONE: std::sync::LazyLock<JobSpec> = std::sync::LazyLock::new(JobSpec::default);
         self.job.spec.as_ref().unwrap_or(&NONE)
     }
-
-    /// What each task occupies.
-    pub fn resources(&self) -> Resources {
-        self.resources
-    }
 }
 
 impl Launch {
     /// The environment at the moment of the start: a task with a time limit learns when it is over, in seconds since
     /// the Unix epoch.
-    pub fn environment_now(&self) -> Vec<Bytes> {
+    pub fn environment_now(&self, time_limit_ms: u64) -> Vec<Bytes> {
         let mut env = self.env.clone();
-        if self.time_limit_ms > 0 {
-            let deadline = (machine::wall_ms().max(0) as u64 + self.time_limit_ms) / 1000;
+        if time_limit_ms > 0 {
+            let deadline = (machine::wall_ms().max(0) as u64).saturating_add(time_limit_ms) / 1000;
             env.push(entry("MILLGRID_DEADLINE", deadline.to_string().as_bytes()));
         }
         env
@@ -324,8 +303,9 @@ mod tests {
     use worker_core::Key;
 
     fn task(spec: JobSpec, row: &str) -> Task {
-        let job = GrantedJob { job_id: 41, spec: Some(spec), resources: None, owner: "me".into() };
-        Task { key: Key { job: 41, ordinal: 3, attempt: 2 }, index: 7, row: row.into(), job: Arc::new(job) }
+        let resources = spec.resources.unwrap_or_default();
+        let job = GrantedJob { job_id: 41, spec: Some(spec), owner: "me".into(), ..GrantedJob::default() };
+        Task { key: Key { job: 41, ordinal: 3, attempt: 2 }, index: 7, row: row.into(), resources, job: Arc::new(job) }
     }
 
     fn launch(task: &Task, script: Option<&Path>) -> Result<Launch, Malformed> {

@@ -53,7 +53,7 @@ pub fn make(task: &Task, plan: &Plan, places: &Places, sweeper: &Sweeper) -> Res
     let values = Values::new(task)?;
     let work = places.directory.join(WORK);
     sweeper.make(&places.directory).map_err(|error| system("make the task's directory", &error))?;
-    let scratch = if plan.resources().scratch_gib > 0 {
+    let scratch = if task.resources.scratch_gib > 0 {
         fs::create_dir_all(&places.scratch).map_err(|error| system("make the task's scratch directory", &error))?;
         places.scratch.as_path()
     } else {

@@ -8,7 +8,7 @@ use std::{fs, time::Instant};
 
 use grid::{Grid, await_true, command, key, read, summary};
 use proto::v1::{
-    Cause, Grant, GrantedJob, Instructions, JobSpec, Kill, LocalFile, LogStream, Resources, TaskArray,
+    Cause, Grant, GrantedJob, Instructions, JobSpec, Kill, LocalFile, LogStream, Resources, TaskArray, TimeLimit,
     coordinator_message::Message as Down, report_item::Item,
 };
 
@@ -52,8 +52,21 @@ async fn a_task_sees_its_environment_and_its_directory() {
         array: Some(TaskArray::default()),
         ..command(&["sh", "-c", "env; pwd; ls -A; echo {level} >&2"])
     };
-    let job = GrantedJob { job_id: 9, resources: spec.resources, spec: Some(spec), owner: "me".into() };
-    let grant = Grant { attempt: Some(key(9, 2)), task_index: 20, row: r#"{"level":"x y"}"#.into(), ahead: false };
+    let job = GrantedJob {
+        job_id: 9,
+        resources: Some(Resources { cpu_milli: 1000, memory_mib: 50, ..Default::default() }),
+        spec: Some(spec),
+        owner: "me".into(),
+        time_limit_ms: 60_000,
+    };
+    let grant = Grant {
+        attempt: Some(key(9, 2)),
+        task_index: 20,
+        row: r#"{"level":"x y"}"#.into(),
+        // More than its job: what this attempt is given counts.
+        resources: Some(Resources { cpu_milli: 1500, memory_mib: 100, ..Default::default() }),
+        ..Default::default()
+    };
     session.send(Down::Instructions(Instructions {
         index: 1,
         jobs: vec![job],
@@ -126,6 +139,33 @@ async fn kills_and_time_limits_end_tasks_with_their_cause() {
     let (_, ended) = session.ended().await;
     assert_eq!(ended.cause(), Cause::TimeLimit);
     assert!((200..5000).contains(&ended.run_ms), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_time_limit_holds_for_what_runs_and_outlives_the_agent() {
+    let mut grid = Grid::start().await;
+    let agent = grid.start_worker("");
+    let mut session = grid.session().await;
+    session.grant(1, command(&["sh", "-c", "echo $$; exec sleep 1000"]), &[key(1, 0), key(1, 1)]);
+    let limit = |index, time_limit_ms| {
+        let time_limits = vec![TimeLimit { job_id: 1, time_limit_ms }];
+        Down::Instructions(Instructions { index, time_limits, ..Default::default() })
+    };
+    for ordinal in [0, 1] {
+        session.log(key(1, ordinal), LogStream::Stdout, 0, true).await;
+    }
+    session.send(limit(2, 3_000));
+    // What is sent behind it is answered, so that it was taken.
+    session.log(key(1, 0), LogStream::Stdout, 0, false).await;
+    agent.kill();
+    let _agent = grid.start_worker("");
+    let (mut session, _) = grid.connection().await;
+    session.open(1, 2, 0);
+    for _ in 0..2 {
+        let (_, ended) = session.ended().await;
+        assert_eq!(ended.cause(), Cause::TimeLimit, "{ended:?}");
+        assert!((3_000..10_000).contains(&ended.run_ms), "{ended:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Attempts, from their grant to the acknowledgement of their end.
 
 mod ends;
+mod limits;
 mod stops;
 
 pub(crate) use ends::clip;
@@ -11,6 +12,8 @@ use std::{
 };
 
 use proto::v1::{Cause, Grant, Instructions, ReportItem, Resources, Returned, Started, report_item::Item};
+
+use limits::Limit;
 
 use crate::{
     Adopted, Core, Exit, Failure, Key, Output, Task,
@@ -40,6 +43,7 @@ struct Attempt {
     stage: Stage,
     resources: Resources,
     outputs: bool,
+    limit: Limit,
     /// Ordered by a coordinator, to be reported as the cause.
     kill: Option<Cause>,
     /// The keeper knows a process of it.
@@ -96,6 +100,7 @@ impl Attempts {
             stage: Stage::Running { start_time_ms: process.start_time_ms },
             resources: process.resources,
             outputs: process.outputs,
+            limit: Limit::default(),
             kill: None,
             kept: true,
             directory: true,
@@ -131,6 +136,9 @@ impl Core {
         for grant in instructions.grants {
             unknown_job |= !self.granted(grant);
         }
+        for limit in instructions.time_limits {
+            self.set_time_limit(limit);
+        }
         for kill in instructions.kills {
             self.kill(kill);
         }
@@ -151,11 +159,15 @@ impl Core {
         }
         let Some(job) = self.specs.get(key.job) else { return false };
         let spec = job.spec.as_ref();
-        let asked = job.resources.or_else(|| spec.and_then(|spec| spec.resources));
-        let task = Arc::new(Task { key, index: grant.task_index, row: grant.row, job: Arc::clone(job) });
+        let asked = grant.resources.or(job.resources).or_else(|| spec.and_then(|spec| spec.resources));
+        let resources = asked.unwrap_or(Resources { cpu_milli: 1000, ..Default::default() });
+        let outputs = spec.is_some_and(|spec| !spec.outputs.is_empty());
+        let limit = Limit::granted(job.time_limit_ms);
+        let task = Arc::new(Task { key, index: grant.task_index, row: grant.row, resources, job: Arc::clone(job) });
         let attempt = Attempt {
-            resources: asked.unwrap_or(Resources { cpu_milli: 1000, ..Default::default() }),
-            outputs: spec.is_some_and(|spec| !spec.outputs.is_empty()),
+            resources,
+            outputs,
+            limit,
             stage: Stage::Waiting { task },
             kill: None,
             kept: false,
@@ -224,7 +236,8 @@ impl Core {
                 let session = session.id;
                 attempt.stage = Stage::Spawning;
                 attempt.kept = true;
-                self.outputs.push(Output::Spawn { task, session });
+                let time_limit_ms = attempt.limit.milliseconds;
+                self.outputs.push(Output::Spawn { task, session, time_limit_ms });
             }
             // Without a session there is no attempt: `lose_session` took them all.
             (Ok(()), None) => {}

@@ -66,6 +66,7 @@ impl Core {
             None if self.dying.contains_key(&key) => self.outputs.push(Output::Stop { key, immediately: true }),
             None => {
                 self.started(key, process.start_time_ms);
+                self.repeat_time_limit(key);
                 if self.attempts.killed(&key) {
                     self.outputs.push(Output::Stop { key, immediately: false });
                 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use proto::v1::{GrantedJob, Manifest, ReadLog, WorkerMessage};
+use proto::v1::{GrantedJob, Manifest, ReadLog, Resources, WorkerMessage};
 
 use crate::Key;
 
@@ -48,6 +48,15 @@ pub enum Output {
         task: Arc<Task>,
         /// The session that holds the attempt.
         session: u64,
+        /// How long it may run from its start; 0: for ever.
+        time_limit_ms: u64,
+    },
+    /// Have the keeper end the process when it has run so long from its start, which may be over already.
+    SetTimeLimit {
+        /// Whose.
+        key: Key,
+        /// 0: for ever.
+        time_limit_ms: u64,
     },
     /// Have the keeper stop the process; answered by `Exited`.
     Stop {
@@ -130,6 +139,8 @@ pub struct Task {
     pub index: u64,
     /// Its row of the sweep, JSON; empty when there is none.
     pub row: String,
+    /// What it occupies: its job's resources, an alternative of these, or with more memory.
+    pub resources: Resources,
     /// Its job.
     pub job: Arc<GrantedJob>,
 }

@@ -32,6 +32,13 @@ impl Specs {
         }
     }
 
+    /// For grants to come of a job that is known.
+    pub(crate) fn set_time_limit(&mut self, job: u64, time_limit_ms: u64) {
+        if let Some(known) = self.jobs.get_mut(&job) {
+            Arc::make_mut(known).time_limit_ms = time_limit_ms;
+        }
+    }
+
     pub(crate) fn get(&self, job: u64) -> Option<&Arc<GrantedJob>> {
         self.jobs.get(&job)
     }

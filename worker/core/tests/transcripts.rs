@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 
 use proto::v1::{
     Acknowledged, Capacity, Cause, CoordinatorMessage, Grant, GrantedJob, Instructions, JobSpec, Kill, Manifest,
-    Publish, ReadLog, Renewed, Resources, SessionEnded, SessionOpened, WorkerMessage, acknowledged,
+    Publish, ReadLog, Renewed, Resources, SessionEnded, SessionOpened, TimeLimit, WorkerMessage, acknowledged,
     coordinator_message::Message, report_item::Item, worker_message,
 };
 use worker_core::{Adopted, Core, End, Exit, Failure, Input, Key, Output, PublishFailure, Settings, Standing};
@@ -141,6 +141,9 @@ impl Player {
                         task_index: u64::from(key.ordinal),
                         row: String::new(),
                         ahead: has("ahead"),
+                        resources: named
+                            .get("cpus")
+                            .map(|cpus| Resources { cpu_milli: cpus.parse::<u64>().unwrap() * 1000, ..resources(0) }),
                     })
                     .collect(),
                 ..Default::default()
@@ -154,6 +157,11 @@ impl Player {
                         cause: if has("time-limit") { Cause::TimeLimit } else { Cause::Cancelled }.into(),
                     })
                     .collect(),
+                ..Default::default()
+            })),
+            "time-limit" => message(Message::Instructions(Instructions {
+                index: number("index"),
+                time_limits: vec![TimeLimit { job_id: number("job"), time_limit_ms: number("limit") }],
                 ..Default::default()
             })),
             "publish" => message(Message::Instructions(Instructions {
@@ -180,7 +188,12 @@ impl Player {
                 format!("keeper: session {session}/{connection} until {deadline_ms}ms")
             }
             Output::Prepare { task } => format!("prepare {}", task.key),
-            Output::Spawn { task, session } => format!("keeper: spawn {} for session {session}", task.key),
+            Output::Spawn { task, session, time_limit_ms } => {
+                let limit = if time_limit_ms > 0 { format!(" within {time_limit_ms}ms") } else { String::new() };
+                format!("keeper: spawn {} for session {session}{limit}", task.key)
+            }
+            Output::SetTimeLimit { key, time_limit_ms: 0 } => format!("keeper: {key} without limit"),
+            Output::SetTimeLimit { key, time_limit_ms } => format!("keeper: {key} within {time_limit_ms}ms"),
             Output::Stop { key, immediately } => {
                 format!("keeper: {} {key}", if immediately { "kill" } else { "stop" })
             }
@@ -261,11 +274,12 @@ fn key(word: &str) -> Option<Key> {
     parts.next().is_none().then_some(key)
 }
 
-/// Jobs from 100 on have outputs; jobs from 10 to 99 need two cpus, others one.
+/// Jobs from 100 on have outputs, those from 200 to 299 a limit of 5 s; jobs from 10 to 99 need two cpus, others one.
 fn job(id: u64) -> GrantedJob {
     let output = proto::v1::Output { glob: "*".into(), prefix: "s3://b/".into(), optional: false };
     let spec = JobSpec { outputs: if id >= 100 { vec![output] } else { Vec::new() }, ..Default::default() };
-    GrantedJob { job_id: id, spec: Some(spec), resources: Some(resources(id)), owner: "me".into() }
+    let time_limit_ms = if (200..300).contains(&id) { 5000 } else { 0 };
+    GrantedJob { job_id: id, spec: Some(spec), resources: Some(resources(id)), owner: "me".into(), time_limit_ms }
 }
 
 fn resources(job: u64) -> Resources {

@@ -219,6 +219,7 @@ impl Keeper<'_> {
                     Some(Message::Spawn(spawn)) => orders += usize::from(table.order(spawn, now)),
                     Some(Message::Stop(stop)) => table.stop(&stop, now),
                     Some(Message::Forget(forget)) => table.forget(&forget.keys),
+                    Some(Message::SetTimeLimit(limit)) => table.set_time_limit(&limit),
                     Some(Message::Shutdown(_)) => table.end_all(now),
                     // Of an agent newer than this keeper.
                     None => {}

@@ -15,8 +15,8 @@ use crate::{
     frames,
     process::{self, Reaped},
     protocol::{
-        End, Exited, Expired, FromKeeper, Key, Process as Listed, SetSession, Spawn, Started, Stop, Welcome,
-        from_keeper::Message as ToAgent,
+        End, Exited, Expired, FromKeeper, Key, Process as Listed, SetSession, SetTimeLimit, Spawn, Started, Stop,
+        Welcome, from_keeper::Message as ToAgent,
     },
     spawn::Spawned,
 };
@@ -203,6 +203,19 @@ impl Table {
         self.end(key, End::Stopped, signal, now_ms);
     }
 
+    /// Changes how long a process may take; [`Table::on_time`] finds one that is over its new limit.
+    pub fn set_time_limit(&mut self, limit: &SetTimeLimit) {
+        let Some((key, process)) = limit.key.and_then(|key| Some((key, self.processes.get_mut(&key)?))) else { return };
+        process.time_limit_ms = limit.time_limit_ms;
+        // One that isn't made yet is given its limit then; of one that was told to end only the grace counts.
+        let Phase::Running { failure: None, .. } = process.phase else { return };
+        if process.signal != 0 {
+            return;
+        }
+        let due = process.limit_due_ms();
+        self.set_timer(key, due);
+    }
+
     /// Drops acknowledged ends.
     pub fn forget(&mut self, keys: &[Key]) {
         for key in keys {
@@ -269,10 +282,8 @@ impl Table {
             return;
         }
         let start_time_ms = process.start_time_ms;
-        if process.time_limit_ms > 0 {
-            let due = process.start_boot_ms + process.time_limit_ms;
-            self.set_timer(key, due);
-        }
+        let due = process.limit_due_ms();
+        self.set_timer(key, due);
         self.send(ToAgent::Started(Started { key: Some(key), pid: pid as u32, start_time_ms }));
         // What was asked while it was made.
         if let Some(process) = self.processes.get_mut(&key)
@@ -420,18 +431,18 @@ impl Table {
                 process::signal_group(pid, signal);
                 if signal == libc::SIGTERM {
                     let due = now_ms + process.grace_ms;
-                    self.set_timer(key, due);
+                    self.set_timer(key, Some(due));
                 }
             }
         }
     }
 
-    fn set_timer(&mut self, key: Key, due: u64) {
+    fn set_timer(&mut self, key: Key, due: Option<u64>) {
         let Some(process) = self.processes.get_mut(&key) else { return };
-        if let Some(old) = process.timer.replace(due) {
+        if let Some(old) = std::mem::replace(&mut process.timer, due) {
             self.timers.remove(&(old, key));
         }
-        self.timers.insert((due, key));
+        self.timers.extend(due.map(|due| (due, key)));
     }
 
     fn finish(&mut self, key: Key, mut exited: Exited) {
@@ -472,6 +483,11 @@ impl Table {
 }
 
 impl Process {
+    /// When its time limit is over, if it has one.
+    fn limit_due_ms(&self) -> Option<u64> {
+        (self.time_limit_ms > 0).then(|| self.start_boot_ms.saturating_add(self.time_limit_ms))
+    }
+
     fn listed(&self, key: Key) -> Listed {
         let (pid, exited) = match &self.phase {
             Phase::Waiting | Phase::Starting => (0, None),

@@ -15,7 +15,7 @@ use std::{
 use grid::{Keeper, exists, key, spawn, until};
 use worker_keeper::{
     Client, boottime_ms,
-    protocol::{End, Exited, Forget, Spawn, Stop, from_agent::Message, from_keeper},
+    protocol::{End, Exited, Forget, SetTimeLimit, Spawn, Stop, from_agent::Message, from_keeper},
 };
 
 /// Runs `argv` to its end and compares it.
@@ -130,6 +130,52 @@ fn the_time_limit_is_a_sigterm_and_then_a_sigkill() {
 }
 
 #[test]
+fn a_running_process_is_given_another_time_limit() {
+    let mut keeper = Keeper::start();
+    let limit = |job, time_limit_ms| Message::SetTimeLimit(SetTimeLimit { key: Some(key(job)), time_limit_ms });
+    let late = ["sh", "-c", "sleep 1.5; exit 5"];
+    for (job, argv, time_limit_ms) in [(1, &late[..], 1_000), (2, &late, 1_000), (3, &["sleep", "1000"], 0)] {
+        let spawn = Spawn { time_limit_ms, ..spawn(&keeper, job, argv) };
+        keeper.send([Message::Spawn(spawn)]);
+        keeper.started(key(job));
+    }
+    // Extended, lifted, and shortened to what is over; of a process that isn't there.
+    keeper.send([limit(1, 60_000), limit(2, 0), limit(3, 1), limit(4, 1)]);
+    let shortened = keeper.exited(key(3));
+    assert_eq!((shortened.end(), shortened.signal), (End::TimeLimit, libc::SIGTERM), "{shortened:?}");
+    assert!(shortened.run_ms < 5_000, "{shortened:?}");
+    let mut codes = [0; 2];
+    for job in [1, 2] {
+        // They end together, in any order.
+        let from_keeper::Message::Exited(exited) = keeper.receive() else { panic!("expected the end of {job}") };
+        codes[exited.key.unwrap().job_id as usize - 1] = exited.exit_code;
+    }
+    assert_eq!(codes, [5, 5]);
+}
+
+#[test]
+fn a_new_time_limit_holds_when_no_agent_is_there_and_changes_no_grace() {
+    let mut keeper = Keeper::start();
+    let pid = keeper.spawn_sleeping(1);
+    let limit = |job, time_limit_ms| Message::SetTimeLimit(SetTimeLimit { key: Some(key(job)), time_limit_ms });
+    keeper.send([limit(1, 700)]);
+    keeper.settle();
+    keeper.disconnect();
+    until("the process is dead", || !exists(pid));
+    let exited = keeper.connect_and_find_ended(key(1));
+    assert_eq!(exited.end(), End::TimeLimit);
+    assert!((700..5_000).contains(&exited.run_ms), "{exited:?}");
+
+    let script = "trap '' TERM; echo ready; while :; do sleep 0.01; done";
+    let stubborn = Spawn { grace_ms: 200, ..spawn(&keeper, 2, &["sh", "-c", script]) };
+    keeper.send([Message::Spawn(stubborn.clone())]);
+    until("the trap is set", || fs::read_to_string(&stubborn.stdout_path).is_ok_and(|text| text == "ready\n"));
+    keeper.send([Message::Stop(Stop { key: stubborn.key, immediately: false }), limit(2, 0)]);
+    let exited = keeper.exited(key(2));
+    assert_eq!((exited.end(), exited.signal), (End::Stopped, libc::SIGKILL), "{exited:?}");
+}
+
+#[test]
 fn a_stopped_process_gets_its_grace_unless_it_is_to_be_immediate() {
     let mut keeper = Keeper::start();
     let script = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done";
@@ -168,8 +214,7 @@ fn the_deadline_kills_all_even_when_no_agent_is_there() {
     keeper.set_session(1, boottime_ms() + 200);
     keeper.disconnect();
     until("the process is dead", || !exists(pid));
-    let welcome = keeper.connect();
-    let exited = welcome.processes[0].exited.clone().unwrap();
+    let exited = keeper.connect_and_find_ended(key(1));
     assert_eq!((exited.end(), exited.signal), (End::Expired, libc::SIGKILL));
 
     // The session is void: nothing starts in it any more.

@@ -23,7 +23,7 @@ impl Agent {
         let plan = self.launcher.plan(&task.job);
         let places =
             Places { directory: self.spools.directory(key), scratch: self.config.scratch.join(key.to_string()) };
-        let memo = Memo { resources: Some(plan.resources()), index: task.index, outputs: Vec::new() };
+        let memo = Memo { resources: Some(task.resources), index: task.index, outputs: Vec::new() };
         self.records.insert(key, Record::new(places.directory.clone(), memo));
         self.spools.open(key);
         let made = prepare::make(&task, &plan, &places, &self.sweeper);
@@ -58,19 +58,19 @@ impl Agent {
         Ok(())
     }
 
-    pub(super) fn spawn(&mut self, task: &Task, session: u64) {
+    pub(super) fn spawn(&mut self, task: &Task, session: u64, time_limit_ms: u64) {
         let Some(record) = self.records.get_mut(&task.key) else { return };
         let Some(launch) = record.launch.take() else { return };
         let path = |name| record.directory.join(name).to_string_lossy().into_owned();
         let spawn = protocol::Spawn {
             key: Some(keeper::key(task.key)),
             session,
-            env: launch.environment_now(),
+            env: launch.environment_now(time_limit_ms),
             argv: launch.argv,
             directory: launch.directory,
             stdout_path: path(STDOUT),
             stderr_path: path(STDERR),
-            time_limit_ms: launch.time_limit_ms,
+            time_limit_ms,
             grace_ms: launch.grace_ms,
             memory_mib: launch.resources.memory_mib,
             cpu_milli: launch.resources.cpu_milli,

@@ -298,8 +298,10 @@ impl Connection {
     }
 
     pub fn grant(&self, index: u64, spec: JobSpec, keys: &[AttemptKey]) {
+        let limit = spec.time_limit.unwrap_or_default();
         let job = GrantedJob {
             job_id: keys[0].job_id,
+            time_limit_ms: (limit.seconds * 1000) as u64 + (limit.nanos / 1_000_000) as u64,
             resources: Some(spec.resources.unwrap_or(Resources { cpu_milli: 1000, ..Default::default() })),
             spec: Some(spec),
             owner: "me".into(),
@@ -307,8 +309,7 @@ impl Connection {
         let grants = keys.iter().map(|key| Grant {
             attempt: Some(*key),
             task_index: u64::from(key.ordinal),
-            row: String::new(),
-            ahead: false,
+            ..Default::default()
         });
         self.send(Down::Instructions(Instructions {
             index,

@@ -5,6 +5,7 @@ use proto::v1::{Cause, Kill, Resources, report_item::Item};
 use super::{
     Attempt, Stage,
     ends::{ended, unstarted},
+    limits::Limit,
 };
 use crate::{Core, Failure, Key, Output};
 
@@ -25,6 +26,7 @@ impl Core {
                 stage: Stage::Reported,
                 resources: Resources::default(),
                 outputs: false,
+                limit: Limit::default(),
                 kill: Some(cause),
                 kept: false,
                 directory: false,

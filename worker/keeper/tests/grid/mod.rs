@@ -66,6 +66,12 @@ impl Keeper {
         welcome
     }
 
+    /// The end of a process that is dead, and may not have been reaped yet.
+    pub fn connect_and_find_ended(&mut self, key: Key) -> Exited {
+        let known = self.connect().processes.into_iter().find(|process| process.key == Some(key)).unwrap();
+        known.exited.unwrap_or_else(|| self.exited(key))
+    }
+
     pub fn disconnect(&mut self) {
         self.client = None;
     }
