@@ -165,8 +165,13 @@ impl State {
 
     /// What is asked for: more memory than the job for a task that ran out of it.
     fn ask_of(&self, job: &Job, ordinal: Option<u32>) -> Ask {
-        let memory = ordinal.and_then(|ordinal| job.records.get(&ordinal)).map_or(0, |record| record.memory_mib);
-        job.terms.ask.grown(memory)
+        let record = match ordinal {
+            Some(ordinal) => job.records.get(&ordinal),
+            // All that is left of it may be such tasks.
+            None if job.counts.pending == 0 => job.records.values().find(|record| record.memory_mib > 0),
+            None => None,
+        };
+        job.terms.ask.grown(record.map_or(0, |record| record.memory_mib))
     }
 
     /// When the back-off of a task is over; of a job, when all that is left of it backs off, the first.

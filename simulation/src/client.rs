@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use coordinator_core::CallId;
 use proto::internal::call_request::Request;
 use proto::v1::{
-    CancelJobRequest, Dependency, DependencyCondition, GetJobRequest, IndexRange, JobSpec, Output, Resources,
-    RetryJobRequest, RetryPolicy, SubmitJobRequest, TaskArray,
+    CancelJobRequest, Cause, CreateQueueRequest, Dependency, DependencyCondition, GetJobRequest, IndexRange, JobSpec,
+    Output, QueueSettings, Resources, RetryJobRequest, RetryPolicy, RetryRule, SetJobRequest, SetLicenseRequest,
+    SetQueueRequest, SubmitJobRequest, TaskArray,
 };
 
 use crate::random::Random;
@@ -60,7 +61,29 @@ impl Client {
         let jobs: Vec<u64> = known.keys().copied().collect();
         let pick = |random: &mut Random| jobs[random.below(jobs.len() as u64) as usize];
         let id = format!("{}-{}", self.name, self.operations);
-        let request = match random.below(10) {
+        if let Some(request) = self.set_up(&id, random) {
+            self.operation = Some(Operation { number: self.operations, request, begun_us: now_us, call: None });
+            return;
+        }
+        let request = match random.below(12) {
+            10 if !jobs.is_empty() => Request::SetJob(SetJobRequest {
+                request_id: id,
+                job_id: pick(random),
+                priority: Some(random.below(3) as i32),
+                max_running: Some(random.below(3) as u32),
+                time_limit: Some(prost_duration(random.between(1, 60) * 1_000)),
+                ..SetJobRequest::default()
+            }),
+            11 => Request::SetQueue(SetQueueRequest {
+                request_id: id,
+                name: QUEUES[random.below(3) as usize].to_owned(),
+                settings: Some(QueueSettings {
+                    weight: Some(random.between(1, 4) as u32),
+                    max_running: Some(random.below(4)),
+                    guaranteed_running: Some(random.below(2)),
+                    ..QueueSettings::default()
+                }),
+            }),
             0..2 => Request::SubmitJob(SubmitJobRequest { spec: Some(spec(&id, &jobs, random)), request_id: id }),
             _ if jobs.is_empty() => {
                 Request::SubmitJob(SubmitJobRequest { spec: Some(spec(&id, &jobs, random)), request_id: id })
@@ -85,17 +108,47 @@ impl Client {
         };
         self.operation = Some(Operation { number: self.operations, request, begun_us: now_us, call: None });
     }
+
+    /// Its first operations make the queues and the license that jobs ask for; all clients try.
+    fn set_up(&self, id: &str, random: &mut Random) -> Option<Request> {
+        let request_id = id.to_owned();
+        Some(match self.operations {
+            1 | 2 => {
+                let name = QUEUES[self.operations as usize].to_owned();
+                Request::CreateQueue(CreateQueueRequest { request_id, name, settings: None })
+            }
+            3 => {
+                let total = random.between(LICENSES, 5);
+                Request::SetLicense(SetLicenseRequest { request_id, name: LICENSE.to_owned(), total })
+            }
+            _ => return None,
+        })
+    }
 }
+
+/// Queues that jobs are submitted to; the first is always there.
+const QUEUES: [&str; 3] = ["default", "a", "b"];
+/// A license, and how many of it there are at least: no task needs more.
+const LICENSE: &str = "x";
+const LICENSES: u64 = 2;
 
 fn spec(id: &str, jobs: &[u64], random: &mut Random) -> JobSpec {
     let tasks = random.between(1, 6);
     let outputs = Output { glob: "*".to_owned(), prefix: "s3://dev/out/".to_owned(), optional: false };
-    let after = jobs.last().filter(|_| random.chance(150)).map(|job| Dependency {
-        job_id: *job,
-        condition: [DependencyCondition::Success, DependencyCondition::Any, DependencyCondition::Failure]
-            [random.below(3) as usize] as i32,
-        exit_codes: Vec::new(),
+    let after = jobs.last().filter(|_| random.chance(250)).map(|job| {
+        use DependencyCondition as On;
+        // Of one size by luck alone; else it is refused, which is as good.
+        let condition = [On::Success, On::Any, On::Failure, On::ExitCode, On::Element][random.below(5) as usize];
+        let exit_codes = if condition == On::ExitCode { vec![0, 1] } else { Vec::new() };
+        Dependency { job_id: *job, condition: condition as i32, exit_codes }
     });
+    let memory = RetryRule {
+        cause: Cause::OutOfMemory as i32,
+        memory_factor_milli: 1_500,
+        max_memory_mib: 512,
+        ..RetryRule::default()
+    };
+    let by_code = RetryRule { cause: Cause::ExitCode as i32, exit_codes: vec![1, 2], ..RetryRule::default() };
     let millis = |millis: u64| Some(prost_duration(millis));
     JobSpec {
         name: id.to_owned(),
@@ -106,7 +159,7 @@ fn spec(id: &str, jobs: &[u64], random: &mut Random) -> JobSpec {
             retries: random.below(3) as u32,
             min_backoff: millis(100),
             max_backoff: millis(3_000),
-            rules: Vec::new(),
+            rules: if random.chance(500) { vec![by_code, memory] } else { Vec::new() },
         }),
         at_most_once: random.chance(150),
         array: (tasks > 1)
@@ -114,6 +167,20 @@ fn spec(id: &str, jobs: &[u64], random: &mut Random) -> JobSpec {
         max_running: if random.chance(200) { 2 } else { 0 },
         outputs: if random.chance(300) { vec![outputs] } else { Vec::new() },
         after: after.into_iter().collect(),
+        queue: QUEUES[random.below(3) as usize].to_owned(),
+        licenses: if random.chance(150) {
+            [(LICENSE.to_owned(), random.between(1, LICENSES) as u32)].into()
+        } else {
+            Default::default()
+        },
+        alternatives: if random.chance(100) {
+            vec![Resources { cpu_milli: 500, memory_mib: 128, ..Resources::default() }]
+        } else {
+            Vec::new()
+        },
+        time_limit: if random.chance(400) { millis(random.between(1, 30) * 1_000) } else { None },
+        queue_time_limit: if random.chance(80) { millis(random.between(1, 60) * 1_000) } else { None },
+        total_time_limit: if random.chance(80) { millis(random.between(1, 90) * 1_000) } else { None },
         ..JobSpec::default()
     }
 }

@@ -1,6 +1,6 @@
 //! The configuration files that the grid's processes are started with.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use serde::Serialize;
 
@@ -12,6 +12,8 @@ use super::{
 
 /// The pool of all workers.
 const POOL: &str = "local";
+/// Labels `zone` of the workers, in turn: what a constraint can be tried with.
+const ZONES: [&str; 3] = ["dev-a", "dev-b", "dev-c"];
 /// Below it are the grid's own objects.
 const GRID_PREFIX: &str = "s3://dev/.millgrid/";
 /// Any region will do for the endpoint.
@@ -56,6 +58,7 @@ struct Worker<'a> {
     cpus: u32,
     s3_endpoint: String,
     s3_region: &'a str,
+    labels: BTreeMap<&'a str, &'a str>,
 }
 
 /// Writes the files of all coordinators and workers.
@@ -89,7 +92,7 @@ pub fn write(state: &State, record: &Record) -> Result<(), Failure> {
         };
         write_one(state, name, &coordinator)?;
     }
-    for name in record.worker_names() {
+    for (name, zone) in record.worker_names().into_iter().zip(ZONES.into_iter().cycle()) {
         let (cert, key) = files(&name);
         let worker = Worker {
             name: &name,
@@ -102,6 +105,7 @@ pub fn write(state: &State, record: &Record) -> Result<(), Failure> {
             cpus: record.worker_cpus,
             s3_endpoint: record.s3_url(),
             s3_region: REGION,
+            labels: [("zone", zone)].into(),
         };
         write_one(state, &name, &worker)?;
     }

@@ -162,9 +162,10 @@ impl Spec {
 
 impl Resources {
     fn words(&self) -> String {
-        let mut words = vec![format!("{} cpus", cpus(self.cpu_milli))];
+        let plural = |count: &str, name: &str| format!("{count} {name}{}", if count == "1" { "" } else { "s" });
+        let mut words = vec![plural(&cpus(self.cpu_milli), "cpu")];
         words.extend(some(self.memory_mib).map(|mib| format!("{} memory", memory(mib))));
-        words.extend(some(self.gpus).map(|gpus| format!("{gpus} gpus")));
+        words.extend(some(self.gpus).map(|gpus| plural(&gpus.to_string(), "gpu")));
         words.extend(some(self.scratch_gib).map(|gib| format!("{gib}G scratch")));
         words.join(", ")
     }

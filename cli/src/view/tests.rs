@@ -167,7 +167,7 @@ fn a_spec_has_every_field_and_a_screen_what_was_asked_for() {
     let lines: Vec<String> = view.lines().into_iter().map(|(name, words)| format!("{name}: {words}")).collect();
     let expected = [
         "needs: 0.5 cpus, 2G memory",
-        "or: 8 cpus, 1 gpus",
+        "or: 8 cpus, 1 gpu",
         "licenses: 2 x matlab",
         "where: zone!=a,b",
         "prefers: gpu",

@@ -4,7 +4,10 @@
 use bytes::Bytes;
 use coordinator_core::{CallId, Core, Input, Output, Settings};
 use proto::internal::{Caller, WorkerConnect, call_request, call_response};
-use proto::v1::{Capacity, CoordinatorMessage, OpenSession, Role, WorkerMessage, coordinator_message, worker_message};
+use proto::v1::{
+    CancelJobRequest, Capacity, CoordinatorMessage, JobSpec, JobState, OpenSession, Role, SubmitJobsRequest,
+    WorkerMessage, coordinator_message, submit_jobs_request::Edge, worker_message,
+};
 use scheduler::State;
 
 const TERM: u64 = 2;
@@ -49,6 +52,7 @@ impl Office {
     }
 
     fn commit(&mut self, data: Bytes) {
+        assert!(data.len() <= proto::entry::MAX_BYTES, "an entry of {} bytes", data.len());
         self.index += 1;
         self.core.step(Input::Committed { index: self.index, term: TERM, data }, self.now_ms, 0);
     }
@@ -115,4 +119,44 @@ fn who_is_elected_and_deposed_at_once_sends_everybody_away() {
     office.step(Input::Role { term: TERM + 1, leading: false });
     assert_eq!(office.finished, [CallId(1)]);
     assert_eq!(office.sessions(), []);
+}
+
+/// Each job waits for the five before it, one way or another; all of it is far more than an entry holds.
+#[test]
+fn a_flow_of_ten_thousand_jobs_is_accepted_whole() {
+    const JOBS: u32 = 10_000;
+    let mut office = Office::new();
+    office.elect();
+    office.take_office();
+    let spec = |number: u32| JobSpec {
+        name: format!("step-{number}"),
+        command: vec!["./step".to_owned(), number.to_string()],
+        env: [("NUMBER".to_owned(), number.to_string())].into(),
+        ..JobSpec::default()
+    };
+    let edge = |from: u32, to: u32| Edge { from, to, condition: 1 + (to % 2) as i32, exit_codes: Vec::new() };
+    let edges: Vec<Edge> =
+        (1..JOBS).flat_map(|to| (to.saturating_sub(5)..to).map(move |from| edge(from, to))).collect();
+    assert!(edges.len() > 49_900);
+    let request = SubmitJobsRequest { request_id: "flow".to_owned(), specs: (0..JOBS).map(spec).collect(), edges };
+    let submit = |office: &mut Office, call: u64| {
+        let request = call_request::Request::SubmitJobs(request.clone());
+        let caller = Caller { name: "ann".to_owned(), role: Role::Client.into() };
+        office.step(Input::Open { call: CallId(call), caller, request });
+        let Some((_, call_response::Response::SubmitJobs(answer))) = office.answers.pop() else { panic!("no answer") };
+        answer.jobs
+    };
+    let jobs = submit(&mut office, 1);
+    assert_eq!((jobs.len(), jobs[0].id, jobs[9_999].id), (10_000, 1, 10_000));
+    assert_eq!((jobs[0].state(), jobs[9_999].state()), (JobState::Queued, JobState::Waiting));
+    // The same request again is the same flow.
+    let again = submit(&mut office, 2);
+    assert_eq!((again.len(), again[0].id, again[0].duplicate), (10_000, 1, true));
+    let cancel = CancelJobRequest { job_id: 1, cascade: true, ..CancelJobRequest::default() };
+    let caller = Caller { name: "ann".to_owned(), role: Role::Client.into() };
+    let request = call_request::Request::CancelJob(cancel);
+    office.step(Input::Open { call: CallId(3), caller, request });
+    let cancelled = |id: u64| office.core.state().job(id).is_some_and(|job| job.state() == JobState::Cancelled);
+    assert!((1..=u64::from(JOBS)).all(cancelled));
+    office.core.state().check().unwrap();
 }

@@ -1,6 +1,6 @@
 //! Jobs that wait for jobs.
 
-use e2e::{Grid, text, whole};
+use e2e::{Grid, text, until, whole};
 
 use crate::SOON;
 
@@ -82,4 +82,57 @@ fn a_waiting_job_can_be_cancelled() {
     grid.millgrid(["cancel", &second.to_string()]).ok();
     assert_eq!(text(&grid.job(second), "state"), "cancelled");
     grid.millgrid(["cancel", &first]).ok();
+}
+
+#[test]
+fn after_exit_chooses_exit_codes() {
+    let grid = Grid::shared();
+    let fails = grid.submit_shell(&[], "exit 3");
+    let works = grid.submit(&["--", "true"]);
+    let state = |after: String| {
+        let id = grid.submit(&["--after-exit", &after, "--", "true"]);
+        text(&grid.wait_for_end(id, SOON), "state").to_owned()
+    };
+    assert_eq!(state(format!("{fails}=3,4")), "succeeded");
+    assert_eq!(state(format!("{fails}=4")), "skipped");
+    assert_eq!(state(format!("{works}=0")), "succeeded");
+    assert_eq!(state(format!("{works}=3")), "skipped");
+}
+
+#[test]
+fn elements_wait_for_their_twins_alone_and_a_failure_skips_only_its_own() {
+    let grid = Grid::shared();
+    let gate = grid.file("twins").display().to_string();
+    let script = format!("test {{index}} = 9 && until test -e {gate}; do sleep 0.05; done; test {{index}} != 4");
+    let options = ["--array", "0-9", "--cpus", "0.1"];
+    let first = grid.submit_shell(&options, &script);
+    let second = grid.submit(&[&options[..], &["--after-element", &first.to_string(), "--", "true"]].concat());
+    let third = grid.submit(&[&options[..], &["--after-element", &second.to_string(), "--", "true"]].concat());
+    // All but the twins of what has not ended.
+    until("the chain has run as far as it can", SOON, || whole(&grid.job(third)["tasks"], "succeeded") == 8);
+    let waiting = grid.job(third);
+    assert_eq!((whole(&waiting["tasks"], "skipped"), whole(&waiting["tasks"], "waiting")), (1, 1), "{waiting}");
+    let explanation = grid.millgrid(["explain", &format!("{third}.9"), "-o", "json"]).ok().json();
+    assert_eq!(explanation["reasons"][0]["reason"], "dependency", "{explanation}");
+    std::fs::write(grid.file("twins"), "").unwrap();
+    for id in [second, third] {
+        let job = grid.wait_for_end(id, SOON);
+        assert_eq!((whole(&job["tasks"], "succeeded"), whole(&job["tasks"], "skipped")), (9, 1), "{job}");
+        assert_eq!(text(&grid.tasks(id)[4], "state"), "skipped");
+    }
+    let options = ["--array", "0-3", "--after-element", &first.to_string(), "--", "true"];
+    grid.millgrid(["submit"].iter().chain(&options)).exits(2);
+}
+
+#[test]
+fn cancel_cascades_when_asked_to() {
+    let grid = Grid::shared();
+    let first = grid.submit(&["--hold", "--", "true"]).to_string();
+    let second = grid.submit(&["--after", &first, "--", "true"]).to_string();
+    let third = grid.submit(&["--after-any", &second, "--", "true"]);
+    grid.millgrid(["cancel", &format!("{first}.0"), "--cascade"]).exits(2).complains(&["--cascade"]);
+    grid.millgrid(["cancel", &first, "--cascade"]).ok();
+    for id in [first.parse().unwrap(), second.parse().unwrap(), third] {
+        assert_eq!(text(&grid.wait_for_end(id, SOON), "state"), "cancelled");
+    }
 }

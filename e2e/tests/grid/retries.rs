@@ -95,3 +95,36 @@ fn at_most_once_forbids_any_second_start() {
     assert_eq!(text(&job, "state"), "failed");
     assert_eq!(grid.lines("once"), ["started"]);
 }
+
+#[test]
+fn only_the_exit_codes_that_were_named_are_retried() {
+    let grid = Grid::shared();
+    let options = ["--retries", "5", "--backoff", "1s", "--retry-on", "exit_code=75,76"];
+    let id = grid.submit_shell(&options, "test {attempt} = 1 && exit 75; test {attempt} = 2 && exit 76; exit 3");
+    let job = grid.wait_for_end(id, SOON);
+    assert_eq!((text(&job, "state"), &job["exit_code"]), ("failed", &3.into()), "{job}");
+    assert_eq!(whole(&grid.task(id), "attempt"), 3);
+    let id = grid.submit_shell(&options, "kill -KILL $$");
+    assert_eq!(text(&grid.wait_for_end(id, SOON), "cause"), "signal");
+    assert_eq!(whole(&grid.task(id), "attempt"), 1, "a signal was not named");
+}
+
+#[test]
+fn memory_grows_after_a_task_ran_out_of_it_and_no_further_than_it_may() {
+    let grid = Grid::shared();
+    let file = grid.file("memory").display().to_string();
+    // 100 MiB in the shell's own variable.
+    let script = format!(
+        "echo $MILLGRID_MEMORY_MIB >> {file}; x=$(head -c 104857600 /dev/zero | tr '\\0' x); test ${{#x}} = 104857600"
+    );
+    let growing = |growth: &str| {
+        std::fs::write(grid.file("memory"), "").unwrap();
+        let options = ["--mem", "32M", "--retries", "2", "--backoff", "1s", "--mem-growth", growth];
+        let id = grid.submit_shell(&options, &script);
+        text(&grid.wait_for_end(id, SOON), "state").to_owned()
+    };
+    assert_eq!(growing("20"), "succeeded");
+    assert_eq!(grid.lines("memory"), ["32", "640"]);
+    assert_eq!(growing("1.5..40M"), "failed");
+    assert_eq!(grid.lines("memory"), ["32", "40", "40"]);
+}

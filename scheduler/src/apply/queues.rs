@@ -10,6 +10,7 @@ use crate::{
     Code, Outcome, Rejection, State, limits,
     queue::{DEFAULT, Queue},
     requests::Answer,
+    usage::Usage,
 };
 
 impl State {
@@ -144,6 +145,9 @@ impl Step<'_> {
         for name in names {
             if let Some(queue) = self.state.queues.get_mut(&name) {
                 queue.count_usage(now_ms, before);
+                if set.half_life_ms == 0 {
+                    queue.usage = Usage { at_ms: now_ms, ..Usage::default() };
+                }
             }
         }
         self.state.half_life_ms = set.half_life_ms;

@@ -105,7 +105,7 @@ impl State {
             reasons.push(reason(reason_of(resource), workers, detail, advice));
         }
         for (text, workers) in constraints {
-            let detail = format!("{}: {text} isn't so there", of(workers));
+            let detail = format!("{}: not {text}", of(workers));
             reasons.push(reason(WaitReason::Constraint, workers, detail, "add such workers, or submit it without"));
         }
         for (job, workers) in kept {
