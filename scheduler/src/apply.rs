@@ -209,8 +209,8 @@ impl<'s> Step<'s> {
             let State { jobs, indexes, queues, wall_ms, .. } = &mut *self.state;
             let job = jobs.get_mut(id).expect("a touched job exists");
             let ended = job.ended();
-            let ends_now = ended && job.ended_ms.is_none();
-            job.ended_ms = if ended { job.ended_ms.or(Some(*wall_ms)) } else { None };
+            let ends_now = ended && job.ended_ms.get().is_none();
+            job.ended_ms = if ended { job.ended_ms.get().or(Some(*wall_ms)) } else { None }.into();
             indexes.set_ready(id, job, job.ready());
             indexes.set_open(id, job, !ended);
             indexes.set_deadlines(id, job);

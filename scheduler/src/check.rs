@@ -86,7 +86,7 @@ impl State {
             counts.blocked,
         ];
         holds("counts agree with the tasks' places", places == by_counts, || at(&format!("{places:?}")))?;
-        equal("a job has an end time exactly when it has ended", &job.ended_ms.is_some(), &job.ended())?;
+        equal("a job has an end time exactly when it has ended", &job.ended_ms.get().is_some(), &job.ended())?;
         let ranges: u64 = job.ranges().iter().map(proto::v1::IndexRange::count).sum();
         equal("a job has a task for each index", &ranges, &u64::from(job.tasks.count()))?;
         let failed = job.failures().map_or(0, |failures| failures.groups.values().map(|group| group.count).sum());
@@ -213,10 +213,10 @@ impl State {
     fn check_indexes(&self, census: &Census) -> Result<(), Violation> {
         let indexes = &self.indexes;
         let ready: BTreeMap<Bucket, BTreeSet<(i32, u64)>> =
-            indexes.ready.iter().map(|(bucket, line)| (bucket.clone(), line.iter().copied().collect())).collect();
+            indexes.ready.iter().map(|(bucket, line)| (bucket.clone(), line.iter().collect())).collect();
         equal("the order of the queues agrees with the jobs", &ready, &census.ready)?;
         let owned: BTreeSet<(Arc<str>, u64)> =
-            indexes.open.iter().flat_map(|(owner, jobs)| jobs.iter().map(|job| (owner.clone(), *job))).collect();
+            indexes.open.iter().flat_map(|(owner, jobs)| jobs.iter().map(|(_, job)| (owner.clone(), job))).collect();
         equal("unended jobs are listed by owner", &owned, &census.open_by_owner)?;
         equal("timers agree with back-offs", &indexes.timers.iter().copied().collect(), &census.timers)?;
         equal("deadlines agree with time limits", &indexes.deadlines.iter().copied().collect(), &census.deadlines)?;

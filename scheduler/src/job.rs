@@ -8,6 +8,7 @@
 mod facts;
 mod failures;
 mod jobs;
+mod moment;
 mod record;
 mod tasks;
 mod terms;
@@ -22,6 +23,7 @@ pub(crate) use self::{
     facts::{Fact, Facts},
     failures::{Failures, Group},
     jobs::{Jobs, SHARD},
+    moment::Moment,
     record::{Kill, Lease, Phase, Publication, Published, Record},
     tasks::{CHUNK, Chunk, Place, Tasks},
     terms::{Rule, Terms},
@@ -43,9 +45,9 @@ pub(crate) struct Job {
     /// Wall clock at its submit.
     pub created_ms: i64,
     /// Start of the first attempt that is known to have started, as its worker said.
-    pub started_ms: Option<i64>,
+    pub started_ms: Moment,
     /// Wall clock at its end; present exactly while it is ended.
-    pub ended_ms: Option<i64>,
+    pub ended_ms: Moment,
     /// Highest attempt number of any of its tasks.
     pub highest_attempt: u32,
     pub runs: Runs,

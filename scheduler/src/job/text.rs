@@ -2,11 +2,10 @@
 
 /// Both are as they were submitted, for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Text {
-    /// The name, then the spec.
-    bytes: Box<[u8]>,
-    name: u16,
-}
+pub(crate) struct Text(Box<[u8]>);
+
+/// Bytes in front that say how long the name is.
+const LENGTH: usize = size_of::<u16>();
 
 impl Text {
     /// Of a name that was looked at: it is far shorter than what is cut off here.
@@ -15,17 +14,20 @@ impl Text {
         while !name.is_char_boundary(end) {
             end -= 1;
         }
-        let bytes = [&name.as_bytes()[..end], spec].concat().into_boxed_slice();
-        Self { bytes, name: end as u16 }
+        Self([&(end as u16).to_le_bytes(), &name.as_bytes()[..end], spec].concat().into_boxed_slice())
+    }
+
+    fn spec_at(&self) -> usize {
+        LENGTH + usize::from(u16::from_le_bytes([self.0[0], self.0[1]]))
     }
 
     pub fn name(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..usize::from(self.name)]).expect("it was made of a str")
+        std::str::from_utf8(&self.0[LENGTH..self.spec_at()]).expect("it was made of a str")
     }
 
     /// An encoded `JobSpec`, never opened here.
     pub fn spec(&self) -> &[u8] {
-        &self.bytes[usize::from(self.name)..]
+        &self.0[self.spec_at()..]
     }
 }
 

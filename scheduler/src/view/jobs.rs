@@ -92,7 +92,7 @@ impl State {
             None => self.page((1..below).rev(), filter, limit),
             Some(owner) => match self.indexes.open.get(owner.as_str()) {
                 None => (Vec::new(), None),
-                Some(jobs) => self.page(jobs.range(..below).rev().copied(), filter, limit),
+                Some(jobs) => self.page(jobs.before((0, below)).rev().map(|(_, id)| id), filter, limit),
             },
         }
     }
@@ -163,8 +163,8 @@ fn view_of(id: u64, job: &Job) -> v1::Job {
         cause: cause as i32,
         signal,
         create_time: Some(timestamp(job.created_ms)),
-        start_time: job.started_ms.map(timestamp),
-        end_time: job.ended_ms.map(timestamp),
+        start_time: job.started_ms.get().map(timestamp),
+        end_time: job.ended_ms.get().map(timestamp),
         spec: None,
         reason: job.extra.as_deref().and_then(|extra| extra.reason.as_deref()).unwrap_or_default().to_owned(),
         failures: Vec::new(),
