@@ -23,6 +23,7 @@ mod pages;
 mod request_id;
 mod services;
 mod settings;
+mod stream;
 mod watch;
 
 pub use connections::Connection;
@@ -32,4 +33,5 @@ pub use logs::{Logs, Piece};
 pub use request_id::request_id;
 pub use services::{Cluster, Jobs, Queues, Workers};
 pub use settings::{DEFAULT_TIMEOUT, Settings};
+pub use stream::{Decided, JobStream};
 pub use watch::Watch;

@@ -5,7 +5,7 @@ use proto::v1::{
     queue_service_client::QueueServiceClient, worker_service_client::WorkerServiceClient,
 };
 
-use crate::{Error, Grid, Logs, Watch, request_id};
+use crate::{Error, Grid, JobStream, Logs, Watch, request_id};
 
 /// Largest answer that is read: a page of a thousand tasks with their attempts is below it.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
@@ -115,6 +115,11 @@ impl Jobs<'_> {
     /// Changes of jobs, from their present state on.
     pub fn watch(self, request: v1::WatchJobsRequest) -> Watch {
         Watch::new(self.grid.clone(), request)
+    }
+
+    /// Many jobs, each for itself, without waiting for each.
+    pub fn stream(self) -> JobStream {
+        JobStream::new(self.grid.clone())
     }
 
     /// What a task wrote.

@@ -16,6 +16,7 @@ mod reservations;
 mod retry;
 mod sessions;
 mod set_job;
+mod stream;
 mod submit;
 mod timers;
 
@@ -61,6 +62,7 @@ impl State {
             Command::SetLicense(set) => set.request.as_ref(),
             Command::SetCordon(set) => set.request.as_ref(),
             Command::PutBlob(_)
+            | Command::StreamJobs(_)
             | Command::OpenSession(_)
             | Command::ExpireSession(_)
             | Command::NoteSilence(_)
@@ -81,6 +83,7 @@ impl State {
         }
         match command {
             Command::SubmitJobs(submit) => self.admit_submit(submit),
+            Command::StreamJobs(stream) => self.admit_stream(stream),
             Command::PutBlob(put) => self.admit_blob(put),
             Command::CancelTasks(cancel) => self.admit_cancel(cancel),
             Command::RetryTasks(retry) => self.admit_retry(retry),
@@ -123,6 +126,7 @@ impl<'s> Step<'s> {
         self.state.admit(command)?;
         let outcome = match command {
             Command::SubmitJobs(submit) => self.submit(submit),
+            Command::StreamJobs(stream) => self.stream(stream),
             Command::PutBlob(put) => self.put_blob(put),
             Command::CancelTasks(cancel) => self.cancel(cancel),
             Command::RetryTasks(retry) => self.retry(retry),
@@ -205,8 +209,8 @@ impl<'s> Step<'s> {
             let State { jobs, indexes, queues, wall_ms, .. } = &mut *self.state;
             let job = jobs.get_mut(id).expect("a touched job exists");
             let ended = job.ended();
-            let ends_now = ended && job.ended_ms.is_none();
-            job.ended_ms = if ended { job.ended_ms.or(Some(*wall_ms)) } else { None };
+            let ends_now = ended && job.ended_ms.get().is_none();
+            job.ended_ms = if ended { job.ended_ms.get().or(Some(*wall_ms)) } else { None }.into();
             indexes.set_ready(id, job, job.ready());
             indexes.set_open(id, job, !ended);
             indexes.set_deadlines(id, job);

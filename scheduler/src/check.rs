@@ -50,7 +50,6 @@ struct Census {
     licenses: BTreeMap<Arc<str>, u64>,
     orphans: BTreeSet<(u64, u32)>,
     ready: BTreeMap<Bucket, BTreeSet<Turn>>,
-    open: BTreeSet<u64>,
     open_by_owner: BTreeSet<(Arc<str>, u64)>,
     dependents: BTreeSet<(u64, u64)>,
     newest: BTreeMap<Arc<str>, u64>,
@@ -87,7 +86,7 @@ impl State {
             counts.blocked,
         ];
         holds("counts agree with the tasks' places", places == by_counts, || at(&format!("{places:?}")))?;
-        equal("a job has an end time exactly when it has ended", &job.ended_ms.is_some(), &job.ended())?;
+        equal("a job has an end time exactly when it has ended", &job.ended_ms.get().is_some(), &job.ended())?;
         let ranges: u64 = job.ranges().iter().map(proto::v1::IndexRange::count).sum();
         equal("a job has a task for each index", &ranges, &u64::from(job.tasks.count()))?;
         let failed = job.failures().map_or(0, |failures| failures.groups.values().map(|group| group.count).sum());
@@ -181,7 +180,6 @@ impl State {
             census.ready.entry(Bucket::of(&job.terms)).or_default().insert(turn_of(&job.terms, id));
         }
         if !job.ended() {
-            census.open.insert(id);
             census.open_by_owner.insert((job.terms.owner.clone(), id));
         }
         census.newest.insert(job.terms.owner.clone(), id);
@@ -190,7 +188,7 @@ impl State {
         }
         census.unended += u64::from(counts.unended());
         census.unpublished += u64::from(counts.publishing);
-        census.spec_bytes += job.spec.len() as u64;
+        census.spec_bytes += job.text.spec().len() as u64;
         Ok(())
     }
 
@@ -215,12 +213,10 @@ impl State {
     fn check_indexes(&self, census: &Census) -> Result<(), Violation> {
         let indexes = &self.indexes;
         let ready: BTreeMap<Bucket, BTreeSet<Turn>> =
-            indexes.ready.iter().map(|(bucket, line)| (bucket.clone(), line.iter().copied().collect())).collect();
+            indexes.ready.iter().map(|(bucket, line)| (bucket.clone(), line.iter().collect())).collect();
         equal("the order of the queues agrees with the jobs", &ready, &census.ready)?;
-        let set = |set: &imbl::OrdSet<u64>| set.iter().copied().collect::<BTreeSet<u64>>();
-        equal("unended jobs are listed", &set(&indexes.open_all), &census.open)?;
         let owned: BTreeSet<(Arc<str>, u64)> =
-            indexes.open.iter().flat_map(|(owner, jobs)| jobs.iter().map(|job| (owner.clone(), *job))).collect();
+            indexes.open.iter().flat_map(|(owner, jobs)| jobs.iter().map(|(_, job)| (owner.clone(), job))).collect();
         equal("unended jobs are listed by owner", &owned, &census.open_by_owner)?;
         equal("timers agree with back-offs", &indexes.timers.iter().copied().collect(), &census.timers)?;
         equal("deadlines agree with time limits", &indexes.deadlines.iter().copied().collect(), &census.deadlines)?;
@@ -259,6 +255,16 @@ impl State {
         equal("unused blobs have a time", &self.blobs.unused.iter().copied().collect(), &unused)?;
         let missing = census.blob_uses.keys().find(|hash| !self.blobs.stored.contains_key(*hash));
         holds("a job's blobs are stored", missing.is_none(), || format!("{missing:?}"))?;
+        let streams: BTreeSet<_> = self.streams.known.iter().map(|(key, stream)| (stream.minute, *key)).collect();
+        equal("streams agree with their order", &self.streams.order.iter().copied().collect(), &streams)?;
+        for stream in self.streams.known.values() {
+            let mut next = stream.answers.first().map_or(stream.last + 1, |run| run.first);
+            for run in &stream.answers {
+                equal("the answers of a stream have no gap", &run.first, &next)?;
+                next += u64::from(run.count);
+            }
+            equal("the answers of a stream end with its last number", &next, &(stream.last + 1))?;
+        }
         equal("request ids agree with their order", &self.requests.answers.len(), &self.requests.order.len())?;
         let total = self.sessions.values().fold(Shape::default(), |mut sum, session| {
             sum.add(&session.holds.used);

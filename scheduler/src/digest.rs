@@ -5,7 +5,7 @@ use bytes::BufMut;
 use crate::{
     Applied, Outcome, Rejection,
     job::{Job, Jobs},
-    outcome::{End, Event, SessionEnd},
+    outcome::{Decided, End, Event, SessionEnd},
 };
 
 /// The digest after an entry, from the one before it.
@@ -107,6 +107,24 @@ fn put_outcome(bytes: &mut Vec<u8>, outcome: &Result<Outcome, Rejection>) {
         Ok(Outcome::FairShare(half_life_ms)) => {
             bytes.put_u8(11);
             bytes.put_u64_le(*half_life_ms);
+        }
+        Ok(Outcome::Streamed { last, whole, decided }) => {
+            bytes.put_u8(13);
+            bytes.put_u64_le(*last);
+            bytes.put_u8(u8::from(*whole));
+            for one in decided {
+                match one {
+                    Decided::Jobs { first, count, job } => {
+                        bytes.put_u64_le(*first);
+                        bytes.put_u32_le(*count);
+                        bytes.put_u64_le(*job);
+                    }
+                    Decided::Refused { sequence, refusal } => {
+                        bytes.put_u64_le(*sequence);
+                        bytes.put_i32_le(refusal.code);
+                    }
+                }
+            }
         }
         Ok(Outcome::License(name)) => {
             bytes.put_u8(12);

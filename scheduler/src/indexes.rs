@@ -1,9 +1,12 @@
 //! Derived: ways to find things without looking at the rest. Never in a snapshot; made anew when one is read.
 
+mod line;
+
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
+pub(crate) use self::line::Line;
 use crate::{
     ask::Ask,
     job::{Job, Phase, Terms},
@@ -12,7 +15,7 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Indexes {
     /// Jobs that may be granted from, in the order of their queue, by what their tasks need.
-    pub ready: OrdMap<Bucket, OrdSet<Turn>>,
+    pub ready: OrdMap<Bucket, Line>,
     /// Tasks that are queued with more memory than their job's others: each stands for itself, with its ordinal.
     pub grown: OrdMap<Bucket, OrdSet<(Turn, u32)>>,
     /// Log time at which a back-off is over: time, job, ordinal.
@@ -25,10 +28,8 @@ pub(crate) struct Indexes {
     pub twins: OrdSet<(u64, u64)>,
     /// Publications whose session has ended.
     pub orphans: OrdSet<(u64, u32)>,
-    /// Jobs that have not ended, by owner.
-    pub open: OrdMap<Arc<str>, OrdSet<u64>>,
-    /// Jobs that have not ended.
-    pub open_all: OrdSet<u64>,
+    /// Jobs that have not ended, by owner; all of one priority.
+    pub open: OrdMap<Arc<str>, Line>,
     /// Newest job of each owner.
     pub newest: OrdMap<Arc<str>, u64>,
     /// Worker's name to the session that lives.
@@ -131,7 +132,7 @@ impl Indexes {
             self.ready.entry(bucket).or_default().insert(turn);
         } else {
             let line = self.ready.get_mut(&bucket).expect("a ready job stands in its bucket");
-            line.remove(&turn);
+            line.remove(turn);
             if line.is_empty() {
                 self.ready.remove(&bucket);
             }
@@ -145,12 +146,10 @@ impl Indexes {
         job.indexed.open = open;
         let owner = &job.terms.owner;
         if open {
-            self.open_all.insert(id);
-            self.open.entry(owner.clone()).or_default().insert(id);
+            self.open.entry(owner.clone()).or_default().insert((0, id));
         } else {
-            self.open_all.remove(&id);
             let jobs = self.open.get_mut(owner).expect("an open job is among its owner's");
-            jobs.remove(&id);
+            jobs.remove((0, id));
             if jobs.is_empty() {
                 self.open.remove(owner);
             }
@@ -159,7 +158,7 @@ impl Indexes {
 
     /// Takes in a job: at its submit, and for every job of a snapshot.
     pub fn add_job(&mut self, id: u64, job: &Job) {
-        self.spec_bytes += job.spec.len() as u64;
+        self.spec_bytes += job.text.spec().len() as u64;
         self.newest.insert(job.terms.owner.clone(), id);
         for edge in job.after() {
             self.dependents.insert((edge.job, id));

@@ -8,13 +8,14 @@
 mod facts;
 mod failures;
 mod jobs;
+mod moment;
 mod record;
 mod tasks;
 mod terms;
+mod text;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use imbl::OrdMap;
 use proto::v1::{Cause, DependencyCondition, IndexRange, JobState};
 
@@ -22,9 +23,11 @@ pub(crate) use self::{
     facts::{Fact, Facts},
     failures::{Failures, Group},
     jobs::{Jobs, SHARD},
+    moment::Moment,
     record::{Kill, Lease, Phase, Publication, Published, Record},
     tasks::{CHUNK, Chunk, Place, Tasks},
     terms::{Rule, Terms},
+    text::Text,
 };
 
 /// A plain job is an array with the index 0 alone.
@@ -32,9 +35,7 @@ static PLAIN: [IndexRange; 1] = [IndexRange { first: 0, last: 0, step: 1 }];
 
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
-    /// An encoded `JobSpec`, never opened here.
-    pub spec: Bytes,
-    pub name: Box<str>,
+    pub text: Text,
     /// What many jobs have in common.
     pub terms: Arc<Terms>,
     pub tasks: Tasks,
@@ -44,9 +45,9 @@ pub(crate) struct Job {
     /// Wall clock at its submit.
     pub created_ms: i64,
     /// Start of the first attempt that is known to have started, as its worker said.
-    pub started_ms: Option<i64>,
+    pub started_ms: Moment,
     /// Wall clock at its end; present exactly while it is ended.
-    pub ended_ms: Option<i64>,
+    pub ended_ms: Moment,
     /// Highest attempt number of any of its tasks.
     pub highest_attempt: u32,
     pub runs: Runs,

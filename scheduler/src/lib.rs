@@ -29,12 +29,13 @@ mod session;
 mod shape;
 mod snapshot;
 mod state;
+mod streams;
 mod usage;
 mod view;
 
 pub use check::Violation;
 pub use explain::Pool;
-pub use outcome::{Applied, End, Event, Outcome, SessionEnd, Verdict};
+pub use outcome::{Applied, Decided, End, Event, Outcome, SessionEnd, Verdict};
 pub use plan::{Cursor, Plan, plan};
 pub use rejection::{Code, Rejection};
 pub use snapshot::Malformed;

@@ -26,6 +26,14 @@ pub const REQUEST_ID_BYTES: usize = 256;
 pub const REQUEST_IDS: usize = 16_000_000;
 /// How long a request id is kept, in milliseconds of log time: 24 h.
 pub const REQUEST_ID_MS: u64 = 24 * 3_600_000;
+/// Streams of submits that are kept; each for as long as a request id from when it was last used.
+pub const STREAMS: usize = 10_000;
+/// Jobs of a stream in one command.
+pub const JOBS_IN_A_MESSAGE: usize = 1_000;
+/// Jobs of one stream that may be decided before its client says that it has the answers...
+pub const STREAM_UNANSWERED: u64 = 8_192;
+/// ...and refusals among them.
+pub const STREAM_REFUSALS: usize = 256;
 /// Jobs that one job may wait for.
 pub const DEPENDENCIES: usize = 1_000;
 /// Blobs that one job may refer to: 1 GiB of rows.

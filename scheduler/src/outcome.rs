@@ -1,7 +1,9 @@
 //! What comes of an entry: an outcome or a rejection for each command, and the events for all who watch.
 
+use std::sync::Arc;
+
 use proto::{
-    internal::OrdinalRange,
+    internal::{OrdinalRange, Refusal},
     v1::{AttemptKey, Cause},
 };
 
@@ -61,12 +63,43 @@ pub enum Outcome {
     Queue(String),
     /// Use of the grid counts half after so many milliseconds.
     FairShare(u64),
+    /// Jobs of a stream were decided, or had been before.
+    Streamed {
+        /// Highest number that was ever decided in this stream.
+        last: u64,
+        /// Everything that was asked is decided. Else it began above the next number, or the client has to take answers
+        /// first.
+        whole: bool,
+        /// The answers to the numbers that were asked, in their order.
+        decided: Vec<Decided>,
+    },
     /// A license was set.
     License(String),
     /// Grants, publications and timers: how many of the parts were in order; the rest was stale and skipped.
     Count(u32),
     /// There is nothing to say.
     Nothing,
+}
+
+/// Answers to jobs of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decided {
+    /// `count` jobs from this number on became `job`, `job + 1`, ...
+    Jobs {
+        /// Number of the first in its stream.
+        first: u64,
+        /// How many.
+        count: u32,
+        /// Number of the first in the grid.
+        job: u64,
+    },
+    /// One was refused.
+    Refused {
+        /// Its number in the stream.
+        sequence: u64,
+        /// Why.
+        refusal: Arc<Refusal>,
+    },
 }
 
 /// Something that happened. Its canonical bytes go into the digest.

@@ -17,6 +17,7 @@ use crate::{
     queue::{self, Queue},
     requests::Requests,
     session::Session,
+    streams::Streams,
 };
 
 /// Everything that the grid knows. A clone shares all that doesn't change afterwards, and costs microseconds.
@@ -38,6 +39,7 @@ pub struct State {
     pub(crate) half_life_ms: u64,
     pub(crate) licenses: Licenses,
     pub(crate) requests: Requests,
+    pub(crate) streams: Streams,
     pub(crate) blobs: Blobs,
     pub(crate) indexes: Indexes,
 }
@@ -59,6 +61,7 @@ impl State {
             half_life_ms: limits::HALF_LIFE_MS,
             licenses: Licenses::default(),
             requests: Requests::default(),
+            streams: Streams::default(),
             blobs: Blobs::default(),
             indexes: Indexes::default(),
         }
@@ -127,7 +130,10 @@ impl State {
     pub fn next_timer_ms(&self) -> Option<u64> {
         let backoff = self.indexes.timers.get_min().map(|(due, _, _)| *due);
         let deadline = self.indexes.deadlines.get_min().map(|(due, _, _)| *due);
-        [backoff, deadline, self.requests.next_timer_ms(), self.blobs.next_timer_ms()].into_iter().flatten().min()
+        [backoff, deadline, self.requests.next_timer_ms(), self.streams.next_timer_ms(), self.blobs.next_timer_ms()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What `apply` would refuse if this were the next command. A repeat of an accepted request is not refused.

@@ -5,7 +5,10 @@ use std::{fs, path::Path, process::Command, time::Instant};
 use anyhow::{Context, ensure};
 use e2e::{Grid, Options};
 
-use crate::figure::Figure;
+use crate::figure::{Bar, Figure};
+
+/// What this measures.
+pub const RATIO: Bar = Bar::at_least("spawn_ratio", "tasks/s", 0.6, 0.85);
 
 /// Tasks, and processes of the bare loop.
 const TASKS: u32 = 10_000;
@@ -23,7 +26,7 @@ pub fn measure() -> anyhow::Result<Vec<Figure>> {
     let grid = grid()?;
     let after = bare(&program)?;
     eprintln!("  bare {before:.0}/s, grid {grid:.0}/s, bare again {after:.0}/s");
-    Ok(vec![Figure::part_of("spawn_ratio", grid, "tasks/s", (before + after) / 2.0, 0.5, 0.8)])
+    Ok(vec![RATIO.against(&[grid], (before + after) / 2.0)])
 }
 
 /// Processes a second.

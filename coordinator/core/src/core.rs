@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use proto::internal::{Caller, Entry, call_request, call_response};
-use proto::v1::WorkerMessage;
+use proto::v1::{StreamJobsRequest, WorkerMessage};
 use scheduler::{Applied, Backlog, State};
 
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     reads::{Reader, Reads},
     refusal,
     sessions::Sessions,
+    streams::Streams,
     watches::Watches,
 };
 
@@ -53,6 +54,7 @@ pub struct Core {
     pub(crate) sessions: Sessions,
     pub(crate) watches: Watches,
     pub(crate) logs: Logs,
+    pub(crate) streams: Streams,
     pub(crate) specs: Specs,
     pub(crate) planning: Planning,
     snapshots: Snapshots,
@@ -72,6 +74,7 @@ pub struct Core {
 enum Parked {
     Call(Caller, call_request::Request),
     Worker(WorkerMessage),
+    Stream(StreamJobsRequest),
 }
 
 /// When the next snapshot is due.
@@ -121,6 +124,7 @@ impl Core {
             sessions: Sessions::default(),
             watches: Watches::beginning(index),
             logs: Logs::default(),
+            streams: Streams::default(),
             specs: Specs::default(),
             planning: Planning::default(),
             snapshots: Snapshots::default(),
@@ -164,6 +168,11 @@ impl Core {
         }
     }
 
+    /// Calls that wait for one answer; not streams, which wait for whatever comes.
+    pub fn waiting_callers(&self) -> usize {
+        self.calls.len().saturating_sub(self.sessions.streams() + self.streams.len() + self.watches.len())
+    }
+
     /// Takes one input in. `now_ms` is CLOCK_BOOTTIME, `wall_ms` the wall clock, for people alone.
     pub fn step(&mut self, input: Input, now_ms: u64, wall_ms: i64) {
         self.set_time(now_ms, wall_ms);
@@ -176,6 +185,7 @@ impl Core {
             Input::Dropped { sequence } => self.dropped(sequence),
             Input::Open { call, caller, request } => self.arrived(call, caller, request),
             Input::Worker { call, message } => self.worker_said(call, message),
+            Input::Stream { call, message } => self.stream_said(call, message),
             Input::Taken { call, count } => self.taken(call, count),
             Input::Hangup { call } => self.hang_up(call),
             Input::SnapshotEnded { stored, .. } => {
@@ -305,6 +315,7 @@ impl Core {
             match parked {
                 Parked::Call(caller, request) => self.open(call, caller, request),
                 Parked::Worker(message) => self.worker_message(call, message),
+                Parked::Stream(message) => self.stream_message(call, message),
             }
         }
     }
@@ -351,6 +362,15 @@ impl Core {
             Leadership::Following => {}
             Leadership::Leading { .. } => self.worker_message(call, message),
             Leadership::Elected { .. } => self.park(call, Parked::Worker(message)),
+        }
+    }
+
+    fn stream_said(&mut self, call: CallId, message: StreamJobsRequest) {
+        match self.leadership {
+            // Its call is over, or about to be.
+            Leadership::Following => {}
+            Leadership::Leading { .. } => self.stream_message(call, message),
+            Leadership::Elected { .. } => self.park(call, Parked::Stream(message)),
         }
     }
 
@@ -438,6 +458,7 @@ impl Core {
         self.sessions.detach(call);
         self.watches.remove(call);
         self.logs.remove(call);
+        self.streams.remove(call);
     }
 
     pub(crate) fn count_grants(&mut self, tasks: u64) {

@@ -56,6 +56,10 @@ impl Core {
                 self.proposals.push_urgent(Command::Mark(Mark {}), Waiter::Mark(call));
                 Ok(())
             }
+            Asked::StreamConnect(_) => {
+                self.stream_connected(call, caller);
+                Ok(())
+            }
             Asked::WorkerConnect(_) => {
                 self.worker_connected(call, caller.name);
                 Ok(())
@@ -174,7 +178,11 @@ impl Core {
         Ok(command)
     }
 
-    fn check_feasible(&self, resources: Option<&v1::Resources>, alternatives: &[v1::Resources]) -> Result<(), Refusal> {
+    pub(crate) fn check_feasible(
+        &self,
+        resources: Option<&v1::Resources>,
+        alternatives: &[v1::Resources],
+    ) -> Result<(), Refusal> {
         let Some(resources) = resources.filter(|_| !self.settings.pools.is_empty()) else { return Ok(()) };
         scheduler::Pool::feasible(&self.settings.pools, resources, alternatives).map_err(|message| {
             let hint = "ask for less, or add a pool with larger workers";
@@ -275,6 +283,7 @@ impl Core {
             Waiter::OpenSession(call) => self.session_opened(call, outcome),
             Waiter::Resume(call) => self.session_resumed(call),
             Waiter::Report { call } => self.report_decided(call, outcome),
+            Waiter::Stream { call, closing } => self.stream_decided(call, closing, outcome),
             Waiter::Renewal { call, session, nonce } => self.silence_cleared(call, session, nonce),
             Waiter::Job(call)
             | Waiter::Jobs(call)
@@ -325,7 +334,11 @@ impl Core {
             Outcome::Nothing | Outcome::Count(_) if matches!(waiter, Waiter::Mark(_)) => {
                 Some(Response::Mark(MarkResponse { index: self.applied_index() }))
             }
-            Outcome::Nothing | Outcome::Count(_) | Outcome::Session(_) | Outcome::Reported { .. } => None,
+            Outcome::Nothing
+            | Outcome::Count(_)
+            | Outcome::Session(_)
+            | Outcome::Reported { .. }
+            | Outcome::Streamed { .. } => None,
         };
         match response {
             Some(response) => self.reply(call, response),
@@ -353,7 +366,9 @@ impl Core {
             | Waiter::OpenSession(call)
             | Waiter::Resume(call)
             // The worker comes back and is told from where to send again.
-            | Waiter::Report { call } => self.finish(call, Err(refusal::leader_changed())),
+            | Waiter::Report { call }
+            // Likewise the client, with everything that it has no answer to.
+            | Waiter::Stream { call, .. } => self.finish(call, Err(refusal::leader_changed())),
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod refusal;
 mod rows;
 mod sessions;
 mod settings;
+mod streams;
 mod submission;
 mod watches;
 
@@ -36,7 +37,7 @@ pub use settings::Settings;
 
 use bytes::Bytes;
 use proto::internal::{Caller, Refusal, call_request, call_response};
-use proto::v1::WorkerMessage;
+use proto::v1::{StreamJobsRequest, WorkerMessage};
 use scheduler::State;
 
 /// One call of a client or worker, unary or streaming, wherever it entered the grid. Its server draws the number; no
@@ -64,6 +65,8 @@ pub enum Input {
     Open { call: CallId, caller: Caller, request: call_request::Request },
     /// A further message of a call that was opened with `WorkerConnect`.
     Worker { call: CallId, message: WorkerMessage },
+    /// A further message of a call that was opened with `StreamConnect`.
+    Stream { call: CallId, message: StreamJobsRequest },
     /// The caller took so many messages: of a watch or a log, which wait for room.
     Taken { call: CallId, count: u32 },
     /// The caller has gone. Nothing more is to be sent.

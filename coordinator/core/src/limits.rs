@@ -16,6 +16,12 @@ pub const COMMAND_BYTES: usize = ENTRY_BYTES;
 /// Encoded bytes of one job's spec, its script included.
 pub const SPEC_BYTES: usize = 256 << 10;
 
+/// Jobs in one message of a stream.
+pub const JOBS_PER_MESSAGE: usize = 1_000;
+
+/// Bytes of jobs that a stream puts into one command: several fit into an entry.
+pub const STREAM_COMMAND_BYTES: usize = 128 << 10;
+
 /// Bytes of one blob.
 pub const BLOB_BYTES: usize = 256 << 10;
 

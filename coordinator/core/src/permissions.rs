@@ -13,6 +13,7 @@ pub fn allows(request: &Request) -> &'static [Role] {
     match request {
         Request::SubmitJob(_)
         | Request::SubmitJobs(_)
+        | Request::StreamConnect(_)
         | Request::PlanJobs(_)
         | Request::UploadBlob(_)
         | Request::GetJob(_)

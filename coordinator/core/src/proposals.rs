@@ -30,6 +30,11 @@ pub(crate) enum Waiter {
     Report {
         call: CallId,
     },
+    /// Answered with what became of the jobs of one message; the last one ends the stream.
+    Stream {
+        call: CallId,
+        closing: bool,
+    },
     /// A renewal that is answered once the note of its session's silence is cleared.
     Renewal {
         call: CallId,

@@ -70,6 +70,7 @@ impl Core {
             | Asked::CordonWorker(_)
             | Asked::UncordonWorker(_)
             | Asked::WorkerConnect(_)
+            | Asked::StreamConnect(_)
             | Asked::Mark(_)
             | Asked::TransferLeader(_) => return,
         };

@@ -98,6 +98,11 @@ impl Sessions {
         self.standings.values().filter(|standing| standing.attached.is_some()).count()
     }
 
+    /// Streams of workers, attached or not.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
     /// The sessions that may get grants.
     pub(crate) fn heard(&self) -> &BTreeSet<u64> {
         &self.heard

@@ -12,7 +12,7 @@ use proto::internal::{
     call_response::Response,
     relay_down::{self, Finish},
 };
-use proto::v1::WorkerMessage;
+use proto::v1::{StreamJobsRequest, WorkerMessage};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -89,6 +89,16 @@ impl CoreHandle {
         let lane = Lane::of(&request);
         let bytes = request.encoded_len() + 256;
         self.inbox.offer(lane, Message::Open { call, caller, request, sink }, bytes).ok().map(|()| (call, lane))
+    }
+
+    /// The next message of a stream of submits; given back when too much waits.
+    pub fn stream(&self, call: CallId, message: StreamJobsRequest) -> Result<(), Box<StreamJobsRequest>> {
+        let bytes = message.encoded_len() + 64;
+        match self.inbox.offer_or_return(Lane::Clients, Message::Stream { call, message }, bytes) {
+            Ok(()) => Ok(()),
+            Err(Message::Stream { message, .. }) => Err(Box::new(message)),
+            Err(_) => unreachable!("what is given back is what was offered"),
+        }
     }
 
     /// A worker's next message.
@@ -184,6 +194,14 @@ impl Way {
         match self {
             Way::Own { core, call, .. } => core.worker(*call, message).is_ok(),
             Way::Relayed { link, call } => link.worker(*call, message),
+        }
+    }
+
+    /// The next message of a stream of submits; given back when there is no room for it at present.
+    pub fn stream(&self, message: StreamJobsRequest) -> Result<(), Box<StreamJobsRequest>> {
+        match self {
+            Way::Own { core, call, .. } => core.stream(*call, message),
+            Way::Relayed { link, call } => link.stream(*call, message),
         }
     }
 

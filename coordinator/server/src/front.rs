@@ -6,6 +6,7 @@ mod logs;
 mod queues;
 mod sessions;
 mod stored;
+mod streams;
 mod workers;
 
 use std::{pin::Pin, sync::Arc, time::Duration};

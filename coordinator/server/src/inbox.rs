@@ -9,7 +9,7 @@ use std::{
 
 use coordinator_core::{CallId, Input};
 use proto::internal::{Caller, call_request};
-use proto::v1::{MemberStatus, WorkerMessage};
+use proto::v1::{MemberStatus, StreamJobsRequest, WorkerMessage};
 use tokio::sync::oneshot;
 
 use crate::calls::Sink;
@@ -31,6 +31,8 @@ pub enum Message {
     Open { call: CallId, caller: Caller, request: call_request::Request, sink: Sink },
     /// A further message of a worker's call.
     Worker { call: CallId, message: WorkerMessage },
+    /// A further message of a client's stream of submits.
+    Stream { call: CallId, message: StreamJobsRequest },
     /// Waits for the digest after `digest_index` (0: the newest).
     MemberStatus { digest_index: u64, answer: oneshot::Sender<MemberStatus> },
 }
@@ -113,13 +115,19 @@ impl Inbox {
 
     /// Adds a call or a worker's message of about so many bytes, if there is room.
     pub fn offer(&self, lane: Lane, message: Message, bytes: usize) -> Result<(), Full> {
+        self.offer_or_return(lane, message, bytes).map_err(|_| Full)
+    }
+
+    /// The same for who will offer it again.
+    #[allow(clippy::result_large_err)] // It is moved once, and only while there is too much to do.
+    pub fn offer_or_return(&self, lane: Lane, message: Message, bytes: usize) -> Result<(), Message> {
         let mut lanes = self.lanes();
         let (bounded, messages, limit) = match lane {
             Lane::Workers => (&mut lanes.workers, WORKER_MESSAGES, WORKER_BYTES),
             Lane::Clients => (&mut lanes.clients, CLIENT_CALLS, CLIENT_BYTES),
         };
         if bounded.messages.len() >= messages || bounded.bytes + bytes > limit {
-            return Err(Full);
+            return Err(message);
         }
         bounded.push(message, bytes);
         self.wake(lanes);

@@ -35,7 +35,8 @@ fn main() {
     start_logging(&config);
     abort_on_panic();
     info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
-    let exit = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let exit = match tokio::runtime::Builder::new_multi_thread().worker_threads(network_threads()).enable_all().build()
+    {
         Ok(runtime) => {
             let exit = runtime.block_on(run(config));
             // Nothing is worth waiting for any more, least of all a disk that hangs.
@@ -49,6 +50,12 @@ fn main() {
     };
     info!(code = exit.code(), "ended");
     std::process::exit(exit.code());
+}
+
+/// Threads for the network: all cores but one, which is left to the threads of core, replica and log. On small machines
+/// threads that hand each other work cost more than they carry: half of a call's cpu with two instead of one.
+fn network_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1)
 }
 
 /// Serves until the end, and leaves word on the disk if nothing may be started from it again.

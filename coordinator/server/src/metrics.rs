@@ -18,6 +18,7 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     log_sync: Histogram,
     snapshot: Histogram,
+    snapshot_pause: Gauge<f64, AtomicU64>,
     scraped: Vec<Scraped>,
 }
 
@@ -82,6 +83,13 @@ impl Default for Metrics {
         registry.register_with_unit("log_sync", "Time of one fsync of the log", Unit::Seconds, log_sync.clone());
         let snapshot = Histogram::new([0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 120.0]);
         registry.register_with_unit("snapshot", "Time to store one snapshot", Unit::Seconds, snapshot.clone());
+        let snapshot_pause = Gauge::default();
+        registry.register_with_unit(
+            "snapshot_apply_pause",
+            "Longest time for which nothing was applied while the newest snapshot was taken",
+            Unit::Seconds,
+            snapshot_pause.clone(),
+        );
         let mut scraped = Vec::new();
         for (name, help, value) in GAUGES {
             let gauge = Gauge::default();
@@ -93,7 +101,7 @@ impl Default for Metrics {
             registry.register(*name, *help, counter.clone());
             scraped.push(Scraped::Counter(counter, *value));
         }
-        Self { registry: Mutex::new(registry), log_sync, snapshot, scraped }
+        Self { registry: Mutex::new(registry), log_sync, snapshot, snapshot_pause, scraped }
     }
 }
 
@@ -106,6 +114,11 @@ impl Metrics {
     /// One snapshot.
     pub fn snapshot_stored(&self, took: Duration) {
         self.snapshot.observe(took.as_secs_f64());
+    }
+
+    /// The longest pause of apply while a snapshot was taken.
+    pub fn snapshot_paused(&self, longest: Duration) {
+        self.snapshot_pause.set(longest.as_secs_f64());
     }
 
     /// The text that is scraped.

@@ -22,6 +22,7 @@ const ALL: &[Role] = &[Role::Client, Role::Worker, Role::Coordinator];
 pub const METHODS: &[(&str, &[Role])] = &[
     ("/millgrid.v1.JobService/SubmitJob", CLIENTS),
     ("/millgrid.v1.JobService/SubmitJobs", CLIENTS),
+    ("/millgrid.v1.JobService/StreamJobs", CLIENTS),
     ("/millgrid.v1.JobService/PlanJobs", CLIENTS),
     ("/millgrid.v1.JobService/UploadBlob", CLIENTS),
     ("/millgrid.v1.JobService/GetJob", CLIENTS),

@@ -16,7 +16,7 @@ use proto::internal::{
     CallRequest, Caller, RelayDown, RelayUp, call_request, relay_down, relay_service_client::RelayServiceClient,
     relay_up,
 };
-use proto::v1::WorkerMessage;
+use proto::v1::{StreamJobsRequest, WorkerMessage};
 use tokio::{
     sync::{mpsc, watch},
     time::{sleep, timeout},
@@ -89,6 +89,15 @@ impl Link {
             return false;
         }
         self.send(call, relay_up::Frame::Worker(message))
+    }
+
+    /// The next message of a stream of submits; given back while too much waits.
+    pub fn stream(&self, call: u64, message: StreamJobsRequest) -> Result<(), Box<StreamJobsRequest>> {
+        if self.waiting.load(Ordering::Relaxed) >= WAITING_FRAMES {
+            return Err(Box::new(message));
+        }
+        self.send(call, relay_up::Frame::Stream(message));
+        Ok(())
     }
 
     /// So many messages left for the caller.

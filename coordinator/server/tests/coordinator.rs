@@ -10,5 +10,7 @@ mod cluster;
 mod http;
 #[path = "coordinator/roles.rs"]
 mod roles;
+#[path = "coordinator/streams.rs"]
+mod streams;
 #[path = "coordinator/support.rs"]
 mod support;

@@ -59,8 +59,8 @@ impl State {
 
     /// Slow: looks at every open job. Queues are seldom deleted.
     fn open_jobs_in(&self, queue: &str) -> usize {
-        let in_it = |id: &&u64| self.jobs.get(**id).is_some_and(|job| *job.terms.queue == *queue);
-        self.indexes.open_all.iter().filter(in_it).count()
+        let in_it = |(_, id): &(i32, u64)| self.jobs.get(*id).is_some_and(|job| *job.terms.queue == *queue);
+        self.indexes.open.values().flat_map(|jobs| jobs.iter()).filter(in_it).count()
     }
 
     pub(crate) fn admit_fair_share(&self, set: &SetFairShare) -> Result<(), Rejection> {

@@ -123,7 +123,7 @@ impl Step<'_> {
         let ahead = lease.ahead;
         job.counts.leased -= 1;
         job.counts.running += 1;
-        job.started_ms.get_or_insert(start_ms);
+        job.started_ms.set_once(start_ms);
         if ahead {
             self.count_start(session, key);
         }
@@ -194,7 +194,7 @@ impl Step<'_> {
         let fact = fact_of(&lease, key, ended, self.state.wall_ms);
         if let Some(start_ms) = fact.start_ms {
             let job = self.state.jobs.get_mut(key.job_id).expect("it was found");
-            job.started_ms.get_or_insert(start_ms);
+            job.started_ms.set_once(start_ms);
         }
         let manifest = ended.manifest.as_ref().filter(|manifest| !is_empty(manifest));
         let (cause, good) = (fact.cause, fact.cause == Cause::ExitCode && fact.exit_code == 0);

@@ -15,7 +15,7 @@ use crate::{
     Code, Event, Outcome, Rejection, State,
     ask::Ask,
     blobs::Hash,
-    job::{Counts, Edge, Extra, Indexed, Job, Place, Rule, Runs, Tasks, Terms},
+    job::{Counts, Edge, Extra, Indexed, Job, Moment, Place, Rule, Runs, Tasks, Terms, Text},
     limits,
     queue::DEFAULT,
     requests::Answer,
@@ -30,6 +30,11 @@ impl State {
             read = self.read_parts(submit)?;
             &read
         };
+        self.admit_jobs(submit.request.as_ref().map_or("", |request| &request.owner), jobs)
+    }
+
+    /// Looks through all jobs of one submit.
+    pub(super) fn admit_jobs(&self, owner: &str, jobs: &[JobSubmission]) -> Result<(), Rejection> {
         let count = jobs.len();
         if count == 0 {
             return Err(Rejection::invalid("specs", "there is no job in the request"));
@@ -38,7 +43,6 @@ impl State {
             let message = format!("the request has {count} jobs, {} at most", limits::JOBS_IN_A_SUBMIT);
             return Err(Rejection::invalid("specs", message).hint("submit them in several requests"));
         }
-        let owner = submit.request.as_ref().map_or("", |request| &request.owner);
         if owner.len() > limits::NAME_BYTES {
             return Err(Rejection::invalid("owner", format!("the owner's name has {} bytes", owner.len())));
         }
@@ -275,7 +279,7 @@ impl Step<'_> {
         Outcome::Jobs { first, count, duplicate: false }
     }
 
-    fn accept(&mut self, owner: Arc<str>, first: u64, asked: &JobSubmission) {
+    pub(super) fn accept(&mut self, owner: Arc<str>, first: u64, asked: &JobSubmission) {
         let state = &mut *self.state;
         let queue = state.queues.get_key_value(queue_of(asked)).expect("its queue was looked up").0.clone();
         let (min_backoff_ms, max_backoff_ms) = backoff_of(asked);
@@ -329,15 +333,14 @@ impl Step<'_> {
         let id = state.jobs.len() + 1;
         let mut job = Job {
             // A copy of its own: a slice would keep the whole entry in memory.
-            spec: bytes::Bytes::copy_from_slice(&asked.spec),
-            name: name_of(&asked.name, id).into(),
+            text: Text::new(&name_of(&asked.name, id), &asked.spec),
             terms,
             tasks: Tasks::new(count, place),
             records: OrdMap::new(),
             counts,
             created_ms: state.wall_ms,
-            started_ms: None,
-            ended_ms: None,
+            started_ms: Moment::NONE,
+            ended_ms: Moment::NONE,
             highest_attempt: 0,
             runs: Runs::default(),
             held: asked.hold,

@@ -19,6 +19,7 @@ impl Step<'_> {
         count += self.end_limits();
         let time_ms = self.state.time_ms;
         count += self.state.requests.expire(time_ms);
+        count += self.state.streams.expire(time_ms);
         for hash in self.state.blobs.expire(time_ms) {
             self.events.push(Event::BlobForgotten { hash });
             count += 1;

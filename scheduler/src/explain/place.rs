@@ -27,8 +27,8 @@ impl State {
         let lines = self.indexes.ready.iter().filter(|(bucket, _): &(&Bucket, _)| bucket.queue == job.terms.queue);
         let (mut before, mut ahead) = (0usize, None);
         for (_, line) in lines {
-            before += line.range(..turn).take(COUNTED_AHEAD + 1 - before.min(COUNTED_AHEAD)).count();
-            ahead = ahead.max(line.range(..turn).next_back().copied());
+            before += line.before(turn).take(COUNTED_AHEAD + 1 - before.min(COUNTED_AHEAD)).count();
+            ahead = ahead.max(line.before(turn).next_back());
         }
         let position = (before <= COUNTED_AHEAD).then_some(before as u64 + 1);
         (position, ahead.map(|(_, job)| job))
@@ -73,12 +73,12 @@ impl State {
         let lines = self.indexes.ready.iter().filter(|(bucket, _): &(&Bucket, _)| bucket.queue == job.terms.queue);
         let (mut jobs, mut tasks) = (0, 0u64);
         for (_, line) in lines {
-            for (_, before) in line.range(..turn) {
+            for (_, before) in line.before(turn) {
                 jobs += 1;
                 if jobs > WEIGHED_AHEAD {
                     return None;
                 }
-                tasks += self.jobs.get(*before).map_or(0, |job| u64::from(job.counts.pending));
+                tasks += self.jobs.get(before).map_or(0, |job| u64::from(job.counts.pending));
             }
         }
         let mean_ms = queue.recent.run_ms / u64::from(queue.recent.ends);

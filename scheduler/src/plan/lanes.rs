@@ -52,7 +52,7 @@ impl<'s> Lane<'s> {
     pub fn push_next(&mut self, state: &'s State, head: &Head<'s>) {
         let (priority, job) = head.turn;
         let next = match head.grown {
-            None => state.indexes.ready[head.bucket].get_next(&(priority, job + 1)).map(|turn| (*turn, None)),
+            None => state.indexes.ready[head.bucket].get_next((priority, job + 1)).map(|turn| (turn, None)),
             Some(ordinal) => {
                 let line = &state.indexes.grown[head.bucket];
                 line.get_next(&(head.turn, ordinal + 1)).map(|(turn, ordinal)| (*turn, Some(*ordinal)))
@@ -142,8 +142,8 @@ impl<'s> Planner<'s> {
         let closed = |bucket: &Bucket| !self.open(bucket) || cursor.at.get(&bucket.queue) == Some(&None);
         let from = |bucket: &Bucket| cursor.at.get(&bucket.queue).copied().flatten();
         for (bucket, line) in indexes.ready.iter().filter(|(bucket, _)| !closed(bucket)) {
-            let first = from(bucket).map_or_else(|| line.get_min(), |at| line.get_next(&at));
-            add(bucket, first.map(|turn| (*turn, None)));
+            let first = from(bucket).map_or_else(|| line.get_min(), |at| line.get_next(at));
+            add(bucket, first.map(|turn| (turn, None)));
         }
         for (bucket, line) in indexes.grown.iter().filter(|(bucket, _)| !closed(bucket)) {
             let first = from(bucket).map_or_else(|| line.get_min(), |at| line.get_next(&(at, 0)));

@@ -7,8 +7,9 @@ use imbl::OrdMap;
 use prost::Message;
 use proto::{
     internal::{
-        StateHeader, StateJobs, StatePiece, StateRequests, StateSessions, StateTasks, state_header, state_jobs,
-        state_piece::Piece, state_requests::stored::Answer as StoredAnswer, state_sessions, state_tasks,
+        StateHeader, StateJobs, StatePiece, StateRequests, StateSessions, StateStreams, StateTasks, state_header,
+        state_jobs, state_piece::Piece, state_requests::stored::Answer as StoredAnswer, state_sessions, state_streams,
+        state_tasks,
     },
     v1::{Cause, DependencyCondition},
 };
@@ -20,13 +21,14 @@ use crate::{
     blobs::Hash,
     job::{
         Chunk, Counts, Edge, Extra, Facts, Failures, Group, Indexed, Job, Kill, Lease, Phase, Place, Publication,
-        Published, Record, Rule, Runs, Tasks, Terms,
+        Published, Record, Rule, Runs, Tasks, Terms, Text,
     },
     licenses::{License, Licenses},
     queue::{Load, Queue, Reservation},
     requests::{Answer, Note, Stored},
     session::{About, Health, Holds, Session},
     shape::Shape,
+    streams::{self, Run, Stream},
     usage::Usage,
 };
 
@@ -67,6 +69,7 @@ impl Reader {
             Piece::Header(header) => self.header(header),
             Piece::Sessions(sessions) => self.sessions(sessions),
             Piece::Requests(requests) => self.requests(requests),
+            Piece::Streams(streams) => self.streams(streams),
             Piece::Blobs(blobs) => {
                 for blob in blobs.blobs {
                     let hash = *blake3::hash(&blob.data).as_bytes();
@@ -185,6 +188,24 @@ impl Reader {
             let (key, payload) = (short(&stored.key)?, short(&stored.payload)?);
             self.state.requests.order.push_back((stored.minute, key));
             self.state.requests.answers.insert(key, Stored { payload, answer });
+        }
+        Ok(())
+    }
+
+    fn streams(&mut self, streams: StateStreams) -> Result<(), Malformed> {
+        for stored in streams.streams {
+            let key = <[u8; 16]>::try_from(&stored.key[..]).map_err(|_| Malformed("a key isn't 16 bytes"))?;
+            let answers = stored.answers.into_iter().map(|run| {
+                let answer = match run.answer.ok_or(Malformed("a run without an answer"))? {
+                    state_streams::answer::Answer::FirstJob(job) => streams::Answer::Jobs(job),
+                    state_streams::answer::Answer::Refusal(refusal) => streams::Answer::Refused(Arc::new(refusal)),
+                };
+                Ok(Run { first: run.first, count: run.count, answer })
+            });
+            let answers = answers.collect::<Result<_, Malformed>>()?;
+            self.state.streams.order.insert((stored.minute, key));
+            let stream = Stream { last: stored.last, answers, minute: stored.minute };
+            self.state.streams.known.insert(key, stream);
         }
         Ok(())
     }
@@ -358,15 +379,14 @@ fn read_job(job: state_jobs::Job, terms: Arc<Terms>) -> Result<Job, Malformed> {
         grown: counts.grown,
     };
     Ok(Job {
-        spec: Bytes::copy_from_slice(&job.spec),
-        name: job.name.into(),
+        text: Text::new(&job.name, &job.spec),
         terms,
         tasks: Tasks::restore(counts.total(), place_of(job.rest)?),
         records: OrdMap::new(),
         counts,
         created_ms: job.created_ms,
-        started_ms: job.started_ms,
-        ended_ms: job.ended_ms,
+        started_ms: job.started_ms.into(),
+        ended_ms: job.ended_ms.into(),
         highest_attempt: job.highest_attempt,
         runs: Runs { ends: job.ends, run_ms: job.run_ms },
         held: job.held,

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use prost::Message;
 use proto::internal::{
-    StateBlobs, StateEnd, StateHeader, StateJobs, StatePiece, StateRequests, StateSessions, StateTasks, state_blobs,
-    state_header, state_jobs, state_piece::Piece, state_requests, state_sessions, state_tasks,
+    StateBlobs, StateEnd, StateHeader, StateJobs, StatePiece, StateRequests, StateSessions, StateStreams, StateTasks,
+    state_blobs, state_header, state_jobs, state_piece::Piece, state_requests, state_sessions, state_streams,
+    state_tasks,
 };
 
 use super::{PIECE_BYTES, RULES_VERSION, fact_bytes};
@@ -14,7 +15,8 @@ use crate::{
     State,
     job::{Extra, Job, Phase, Record, Terms},
     licenses::License,
-    requests::Answer,
+    requests::{Answer, Key},
+    streams::{self, Run, Stream},
 };
 
 /// How many small records make a piece.
@@ -24,7 +26,8 @@ impl State {
     /// The pieces of a snapshot, in order, about 1 MiB each.
     pub fn encode(&self) -> impl Iterator<Item = Bytes> + '_ {
         let before = [Piece::Header(self.header())].into_iter();
-        let before = before.chain(self.session_pieces()).chain(self.request_pieces()).chain(self.blob_pieces());
+        let before = before.chain(self.session_pieces()).chain(self.request_pieces()).chain(self.stream_pieces());
+        let before = before.chain(self.blob_pieces());
         let jobs = self.jobs.shards().iter().enumerate().flat_map(|(number, shard)| {
             let first = (number * crate::job::SHARD) as u64 + 1;
             let tasks = shard.iter().zip(first..).flat_map(|(job, id)| task_pieces(id, job));
@@ -129,6 +132,15 @@ impl State {
         })
     }
 
+    fn stream_pieces(&self) -> impl Iterator<Item = Piece> + '_ {
+        let mut streams = self.streams.known.iter();
+        std::iter::from_fn(move || {
+            // A stream has thousands of answers at most.
+            let streams: Vec<_> = streams.by_ref().take(64).map(|(key, stream)| stream_of(key, stream)).collect();
+            (!streams.is_empty()).then_some(Piece::Streams(StateStreams { streams }))
+        })
+    }
+
     fn blob_pieces(&self) -> impl Iterator<Item = Piece> + '_ {
         let mut blobs = self.blobs.stored.values();
         std::iter::from_fn(move || {
@@ -166,6 +178,23 @@ fn answer_of(answer: &Answer) -> state_requests::stored::Answer {
     }
 }
 
+fn stream_of(key: &Key, stream: &Stream) -> state_streams::Stream {
+    let answer = |run: &Run| state_streams::Answer {
+        first: run.first,
+        count: run.count,
+        answer: Some(match &run.answer {
+            streams::Answer::Jobs(job) => state_streams::answer::Answer::FirstJob(*job),
+            streams::Answer::Refused(refusal) => state_streams::answer::Answer::Refusal(refusal.as_ref().clone()),
+        }),
+    };
+    state_streams::Stream {
+        key: Bytes::copy_from_slice(key),
+        last: stream.last,
+        minute: stream.minute,
+        answers: stream.answers.iter().map(answer).collect(),
+    }
+}
+
 /// The jobs of one shard, in pieces of bounded size, each with its own table of terms.
 fn job_pieces(shard: &[Arc<Job>]) -> Vec<Piece> {
     let mut pieces = Vec::new();
@@ -177,7 +206,7 @@ fn job_pieces(shard: &[Arc<Job>]) -> Vec<Piece> {
             piece.terms.push(terms_of(&job.terms));
             piece.terms.len() as u32 - 1
         });
-        bytes += job.spec.len() + job.name.len() + 100;
+        bytes += job.text.spec().len() + job.text.name().len() + 100;
         piece.jobs.push(job_of(job, terms));
         if bytes >= PIECE_BYTES {
             pieces.push(Piece::Jobs(std::mem::take(&mut piece)));
@@ -219,12 +248,12 @@ fn terms_of(terms: &Terms) -> state_jobs::Terms {
 fn job_of(job: &Job, terms: u32) -> state_jobs::Job {
     let counts = &job.counts;
     state_jobs::Job {
-        spec: job.spec.clone(),
-        name: job.name.to_string(),
+        spec: Bytes::copy_from_slice(job.text.spec()),
+        name: job.text.name().to_owned(),
         terms,
         created_ms: job.created_ms,
-        started_ms: job.started_ms,
-        ended_ms: job.ended_ms,
+        started_ms: job.started_ms.get(),
+        ended_ms: job.ended_ms.get(),
         highest_attempt: job.highest_attempt,
         ends: job.runs.ends,
         run_ms: job.runs.run_ms,

@@ -63,7 +63,7 @@ impl State {
     pub fn backlog(&self) -> Backlog {
         let loads = || self.queues.values().map(|queue| queue.load);
         Backlog {
-            unended_jobs: self.indexes.open_all.len() as u64,
+            unended_jobs: self.indexes.open.values().map(|jobs| jobs.len() as u64).sum(),
             queued_tasks: loads().map(|load| load.queued).sum(),
             leased_tasks: loads().map(|load| load.running).sum(),
             unpublished_outputs: self.indexes.unpublished,

@@ -24,7 +24,7 @@ impl State {
 
     /// The spec as it was submitted: an encoded `JobSpec` without ranges, dependencies and hold.
     pub fn spec(&self, id: u64) -> Option<Bytes> {
-        self.jobs.get(id).map(|job| job.spec.clone())
+        self.jobs.get(id).map(|job| Bytes::copy_from_slice(job.text.spec()))
     }
 
     /// What the coordinator needs to rebuild a spec and to grant tasks.
@@ -84,17 +84,15 @@ impl State {
     /// Jobs below `before`, newest first, without their failures; and below which number the next page begins,
     /// if there may be more. A page looks at [`limits::LIST_SCAN`] jobs at most, so that it may be short.
     pub fn jobs(&self, filter: &JobFilter, before: Option<u64>, limit: usize) -> (Vec<v1::Job>, Option<u64>) {
-        let ended_states = [JobState::Succeeded, JobState::Failed, JobState::Cancelled, JobState::Skipped];
-        let ended = filter.ended || filter.states.iter().any(|state| ended_states.contains(state));
         let below = before.unwrap_or(self.jobs.len() + 1).min(self.jobs.len() + 1);
-        if ended {
+        if wants_ended(filter) {
             return self.page((1..below).rev(), filter, limit);
         }
         match &filter.owner {
-            None => self.page(self.indexes.open_all.range(..below).rev().copied(), filter, limit),
+            None => self.page((1..below).rev(), filter, limit),
             Some(owner) => match self.indexes.open.get(owner.as_str()) {
                 None => (Vec::new(), None),
-                Some(jobs) => self.page(jobs.range(..below).rev().copied(), filter, limit),
+                Some(jobs) => self.page(jobs.before((0, below)).rev().map(|(_, id)| id), filter, limit),
             },
         }
     }
@@ -120,8 +118,16 @@ impl State {
     }
 }
 
+fn wants_ended(filter: &JobFilter) -> bool {
+    let ended = [JobState::Succeeded, JobState::Failed, JobState::Cancelled, JobState::Skipped];
+    filter.ended || filter.states.iter().any(|state| ended.contains(state))
+}
+
 fn matches(filter: &JobFilter, job: &Job) -> bool {
     let terms = &job.terms;
+    if job.ended() && !wants_ended(filter) {
+        return false;
+    }
     filter.owner.as_deref().is_none_or(|owner| *owner == *terms.owner)
         && (filter.states.is_empty() || filter.states.contains(&job.state()))
         && (filter.queue.is_empty() || *filter.queue == *terms.queue)
@@ -144,7 +150,7 @@ fn view_of(id: u64, job: &Job) -> v1::Job {
     };
     v1::Job {
         id,
-        name: job.name.to_string(),
+        name: job.text.name().to_owned(),
         state: job.state() as i32,
         held: job.held && !job.ended(),
         queue: terms.queue.to_string(),
@@ -157,8 +163,8 @@ fn view_of(id: u64, job: &Job) -> v1::Job {
         cause: cause as i32,
         signal,
         create_time: Some(timestamp(job.created_ms)),
-        start_time: job.started_ms.map(timestamp),
-        end_time: job.ended_ms.map(timestamp),
+        start_time: job.started_ms.get().map(timestamp),
+        end_time: job.ended_ms.get().map(timestamp),
         spec: None,
         reason: job.extra.as_deref().and_then(|extra| extra.reason.as_deref()).unwrap_or_default().to_owned(),
         failures: Vec::new(),

@@ -1,7 +1,7 @@
 //! What is shown behind the arrow: as short as a person can read it.
 
 use proto::v1::{self, AttemptKey, Cause, JobState, Manifest, TaskState, WaitReason, WorkerState};
-use scheduler::{Applied, End, Event, Instruction, Outcome, SessionEnd, Verdict};
+use scheduler::{Applied, Decided, End, Event, Instruction, Outcome, SessionEnd, Verdict};
 
 fn word(name: &str, prefix: &str) -> String {
     name.trim_start_matches(prefix).to_lowercase()
@@ -52,6 +52,19 @@ fn outcome_text(outcome: &Outcome) -> Option<String> {
                 format!("{sequence} {}", verdict.as_str_name().trim_start_matches("OUTCOME_"))
             };
             verdicts.iter().map(one).collect::<Vec<_>>().join(", ")
+        }
+        Outcome::Streamed { last, whole, decided } => {
+            let one = |decided: &Decided| match decided {
+                Decided::Jobs { first, count: 1, job } => format!("{first} is job {job}"),
+                Decided::Jobs { first, count, job } => {
+                    let more = u64::from(*count) - 1;
+                    format!("{first} to {} are jobs {job} to {}", first + more, job + more)
+                }
+                Decided::Refused { sequence, refusal } => format!("{sequence} REFUSED {}", refusal.reason),
+            };
+            let all = decided.iter().map(one).chain((!whole).then(|| format!("no more than {last}")));
+            let text = all.collect::<Vec<_>>().join(", ");
+            if text.is_empty() { format!("up to {last}") } else { text }
         }
         Outcome::Worker(name) => format!("worker {name}"),
         Outcome::Queue(name) => format!("queue {name}"),

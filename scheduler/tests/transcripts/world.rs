@@ -7,8 +7,9 @@ use proto::{
     internal::{
         AssignPublications, CancelTasks, Command, CreateQueue, DeleteQueue, Dependency, DrainWorker, Entry,
         ExpireSession, GrantRun, GrantTasks, JobSubmission, Mark, NoteSilence, OpenSession, OrdinalRange, PutBlob,
-        Request, Reserve, RetryTasks, SetCordon, SetFairShare, SetHold, SetJob, SetLicense, SetQueue, SubmitJobs, Tick,
-        WorkerReport, assign_publications::Assignment, command, dependency::On, reserve::Reservation,
+        Refusal, Request, Reserve, RetryTasks, SetCordon, SetFairShare, SetHold, SetJob, SetLicense, SetQueue,
+        StreamJobs, SubmitJobs, Tick, WorkerReport, assign_publications::Assignment, command, dependency::On,
+        reserve::Reservation, stream_jobs,
     },
     v1::{
         Capacity, Cause, Constraint, DependencyCondition, Ended, License, Manifest, ManifestEntry, PublicationFailed,
@@ -92,6 +93,20 @@ impl World {
                 }),
                 jobs: text.strip_prefix("submit").unwrap().split(" + ").map(submission).collect(),
                 parts: Vec::new(),
+            }),
+            "stream" => C::StreamJobs(StreamJobs {
+                request: Some(Request {
+                    owner: line.get("owner").unwrap_or("ann").to_owned(),
+                    id: line.get("id").unwrap_or("s").to_owned(),
+                    payload_hash: Bytes::new(),
+                }),
+                first_sequence: line.number("first").unwrap(),
+                items: match text.split_once(" : ") {
+                    None => Vec::new(),
+                    Some((_, jobs)) => jobs.split(" + ").map(item).collect(),
+                },
+                answered_sequence: line.number("answered").unwrap_or(0),
+                close: line.flag("close"),
             }),
             "blob" => C::PutBlob(PutBlob { data: line.get("data").unwrap_or_default().to_owned().into() }),
             "cancel" => C::CancelTasks(CancelTasks {
@@ -311,6 +326,16 @@ fn resources(line: &Line<'_>, cpu: u64) -> Resources {
         gpus: line.number("gpus").unwrap_or(0) as u32,
         scratch_gib: line.number("scratch").unwrap_or(0),
     }
+}
+
+/// A job of a stream; `refused` stands for one that was no job.
+fn item(text: &str) -> stream_jobs::Item {
+    let refusal = || Refusal { code: 3, reason: "INVALID_ARGUMENT".to_owned(), ..Refusal::default() };
+    let item = match text.trim() {
+        "refused" => stream_jobs::item::Item::Refusal(refusal()),
+        job => stream_jobs::item::Item::Job(submission(job)),
+    };
+    stream_jobs::Item { item: Some(item) }
 }
 
 fn submission(text: &str) -> JobSubmission {

@@ -54,7 +54,8 @@ const LAYERS: [Layer; 15] = [
     },
     // These drive the programs from outside and must not know what is inside.
     Layer { package: "e2e", members: &[], others: Others::Not(&["tokio", "tonic", "raft"]) },
-    Layer { package: "bench", members: &["e2e"], others: Others::Not(&["tokio", "tonic", "raft"]) },
+    // Its load program speaks to the grid as clients and workers do.
+    Layer { package: "bench", members: &["client", "e2e", "proto"], others: Others::Not(&["raft"]) },
     Layer { package: "xtask", members: &[], others: Others::Not(&["tokio", "tonic", "raft"]) },
 ];
 

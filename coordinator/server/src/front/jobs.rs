@@ -1,13 +1,14 @@
 //! Jobs.
 
-use proto::internal::{call_request, call_response};
+use proto::internal::{StreamConnect, call_request, call_response};
 use proto::v1::{job_service_server::JobService, *};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, Front, answers, logs, unary};
+use super::{Answers, Front, answers, logs, streams, unary};
 
 #[tonic::async_trait]
 impl JobService for Front {
+    type StreamJobsStream = Answers<StreamJobsResponse>;
     type WatchJobsStream = Answers<WatchJobsResponse>;
     type ReadLogsStream = Answers<ReadLogsResponse>;
 
@@ -17,6 +18,15 @@ impl JobService for Front {
 
     async fn submit_jobs(&self, request: Request<SubmitJobsRequest>) -> Result<Response<SubmitJobsResponse>, Status> {
         unary!(self, request, SubmitJobs, SubmitJobs)
+    }
+
+    async fn stream_jobs(
+        &self,
+        request: Request<Streaming<StreamJobsRequest>>,
+    ) -> Result<Response<Self::StreamJobsStream>, Status> {
+        let (_, extensions, messages) = request.into_parts();
+        let call = self.open(&extensions, call_request::Request::StreamConnect(StreamConnect {})).await?;
+        Ok(Response::new(streams::serve(messages, call)))
     }
 
     async fn plan_jobs(&self, request: Request<PlanJobsRequest>) -> Result<Response<PlanJobsResponse>, Status> {

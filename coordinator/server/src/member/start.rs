@@ -131,6 +131,7 @@ pub(super) fn start(
         snapshots: to_snapshots.clone(),
         ending: member.ending.clone(),
         published: Arc::clone(&published),
+        metrics: Arc::clone(&member.metrics),
     })?);
     let peers = Peers::start(
         membership.clone(),

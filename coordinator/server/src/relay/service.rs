@@ -12,7 +12,7 @@ use proto::internal::{
     Caller, GetMemberStatusRequest, Refusal, RelayDown, RelayUp, call_request, relay_service_server::RelayService,
     relay_up,
 };
-use proto::v1::{MemberStatus, Role, WorkerMessage};
+use proto::v1::{MemberStatus, Role, StreamJobsRequest, WorkerMessage};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -139,6 +139,7 @@ impl Front {
             (Some(relay_up::Frame::Worker(message)), Some((call, _))) => {
                 self.worker(frame.call, call, message);
             }
+            (Some(relay_up::Frame::Stream(message)), Some((call, _))) => self.stream(frame.call, call, message),
             (Some(relay_up::Frame::Taken(count)), Some((call, lane))) => {
                 core.inbox().follow(lane, Input::Taken { call, count });
             }
@@ -180,6 +181,14 @@ impl Front {
     fn worker(&self, number: u64, call: CallId, message: WorkerMessage) {
         if self.running.core().worker(call, message).is_err() {
             // Its place in the numbered stream is lost: the worker must come back and say what it holds.
+            self.hang_up(number);
+            self.sink(number).deliver(Delivery::End(Some(Box::new(overloaded()))));
+        }
+    }
+
+    fn stream(&self, number: u64, call: CallId, message: StreamJobsRequest) {
+        if self.running.core().stream(call, message).is_err() {
+            // The stream would have a gap from here on; its client sends again what was not answered.
             self.hang_up(number);
             self.sink(number).deliver(Delivery::End(Some(Box::new(overloaded()))));
         }

@@ -19,10 +19,16 @@ use crate::{
     clock,
     ending::{Ending, Exit},
     inbox::{Inbox, Message},
+    metrics::Metrics,
 };
 
 /// The core is told of time at least so often.
 const TICK: Duration = Duration::from_millis(50);
+/// Under load rounds begin no closer to one another than this, so that more calls share one: each round that goes to
+/// the log or asks for leadership wakes threads of all three members, which costs far more than the calls themselves.
+const PACE: Duration = Duration::from_micros(500);
+/// Calls that wait for an answer from which on there is load. Whoever calls alone waits for nobody.
+const LOAD: usize = 8;
 
 /// What others may know of the core without asking it.
 pub struct Published {
@@ -46,12 +52,14 @@ pub struct Parts {
     pub ending: Ending,
     /// What is published of it.
     pub published: Arc<Published>,
+    /// Where pauses are noted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Starts the thread. It ends when its inbox is closed.
 pub fn start(parts: Parts) -> std::io::Result<JoinHandle<()>> {
     super::spawn("core", move || {
-        let thread = Thread { parts, sinks: HashMap::new(), statuses: Vec::new(), gone: Vec::new() };
+        let thread = Thread { parts, sinks: HashMap::new(), statuses: Vec::new(), gone: Vec::new(), longest: None };
         thread.run();
     })
 }
@@ -63,18 +71,26 @@ struct Thread {
     statuses: Vec<(u64, oneshot::Sender<MemberStatus>)>,
     /// Calls whose callers turned out to be gone while they were answered.
     gone: Vec<CallId>,
+    /// The longest round since a snapshot began that is being taken.
+    longest: Option<Duration>,
 }
 
 impl Thread {
     fn run(mut self) {
         let mut messages = Vec::new();
         let mut next_tick = Instant::now() + TICK;
+        let mut last_round = Instant::now();
         loop {
+            if self.parts.core.waiting_callers() >= LOAD {
+                std::thread::sleep(PACE.saturating_sub(last_round.elapsed()));
+            }
             let wait =
                 if self.gone.is_empty() { next_tick.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             if !self.parts.inbox.take(&mut messages, wait) {
                 return;
             }
+            let begun = Instant::now();
+            last_round = begun;
             let (now, wall) = (clock::boot_ms(), clock::wall_ms());
             for call in std::mem::take(&mut self.gone) {
                 self.parts.core.step(Input::Hangup { call }, now, wall);
@@ -93,6 +109,10 @@ impl Thread {
                 return;
             }
             self.publish();
+            // Nothing is applied while a round lasts, and what a snapshot costs this thread is in its rounds.
+            if let Some(longest) = &mut self.longest {
+                *longest = begun.elapsed().max(*longest);
+            }
         }
     }
 
@@ -103,6 +123,9 @@ impl Thread {
                 if let Input::Hangup { call } = &input {
                     self.sinks.remove(call);
                 }
+                if let (Input::SnapshotEnded { stored: true, .. }, Some(longest)) = (&input, self.longest.take()) {
+                    self.parts.metrics.snapshot_paused(longest);
+                }
                 core.step(input, now, wall);
             }
             Message::Open { call, caller, request, sink } => {
@@ -110,6 +133,7 @@ impl Thread {
                 core.step(Input::Open { call, caller, request }, now, wall);
             }
             Message::Worker { call, message } => core.step(Input::Worker { call, message }, now, wall),
+            Message::Stream { call, message } => core.step(Input::Stream { call, message }, now, wall),
             Message::MemberStatus { digest_index, answer } => self.statuses.push((digest_index, answer)),
         }
     }
@@ -128,6 +152,7 @@ impl Thread {
                 }
                 Output::Applied { index } => applied = Some(index),
                 Output::Snapshot { index, term, state } => {
+                    self.longest = Some(Duration::ZERO);
                     // The snapshot thread outlives this one.
                     let _ = self.parts.snapshots.send(snapshots::Message::Store { index, term, state });
                 }
