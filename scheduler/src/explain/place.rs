@@ -16,6 +16,9 @@ const COUNTED_AHEAD: usize = 50_000;
 /// Jobs before one whose tasks are counted for the time of its start; with more it stays unknown.
 const WEIGHED_AHEAD: usize = 1_000;
 
+/// Leases of which the age is looked at for that.
+const AGES_LOOKED_AT: usize = 256;
+
 impl State {
     /// The place of a job in its queue, from 1, and the job in front of it; nothing for one that doesn't stand
     /// there.
@@ -66,7 +69,7 @@ impl State {
     /// fast those of its queue end.
     pub(super) fn estimated_start(&self, id: u64, job: &Job) -> Option<Timestamp> {
         let queue = self.queues.get(&job.terms.queue)?;
-        if !job.indexed.ready || queue.load.running == 0 || queue.recent.ends == 0 {
+        if !job.indexed.ready || queue.load.running == 0 {
             return None;
         }
         let turn = turn_of(&job.terms, id);
@@ -81,10 +84,24 @@ impl State {
                 tasks += self.jobs.get(before).map_or(0, |job| u64::from(job.counts.pending));
             }
         }
-        let mean_ms = queue.recent.run_ms / u64::from(queue.recent.ends);
+        let recent_ms = queue.recent.run_ms / u64::from(queue.recent.ends.max(1));
+        let mean_ms = recent_ms.max(self.mean_age_ms(&job.terms.queue));
         // So many end, and are followed by others, in the mean time that one runs.
         let wait_ms = (tasks + 1).saturating_mul(mean_ms.max(1)) / queue.load.running;
         let wall_ms = self.wall_ms.saturating_add(i64::try_from(wait_ms).unwrap_or(i64::MAX));
         Some(crate::view::timestamp(wall_ms))
+    }
+
+    /// How long tasks of a queue that run now have had their workers, in the mean over some of them: they take at least
+    /// as long, whatever others took before.
+    fn mean_age_ms(&self, queue: &str) -> u64 {
+        let held = |(id, ordinal): &(u64, u32)| {
+            let job = self.jobs.get(*id).filter(|job| *job.terms.queue == *queue)?;
+            let lease = job.records.get(ordinal)?.lease().filter(|lease| !lease.ahead)?;
+            Some(self.time_ms.saturating_sub(lease.granted_ms))
+        };
+        let leases = self.sessions.values().flat_map(|session| session.holds.leases.iter()).take(AGES_LOOKED_AT);
+        let (count, total) = leases.filter_map(held).fold((0, 0), |(count, total), age| (count + 1, total + age));
+        total / u64::max(count, 1)
     }
 }
