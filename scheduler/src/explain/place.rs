@@ -16,6 +16,8 @@ const COUNTED_AHEAD: usize = 50_000;
 /// Jobs before one whose tasks are counted for the time of its start; with more it stays unknown.
 const WEIGHED_AHEAD: usize = 1_000;
 
+/// Without an end to go by, tasks must have run so long before anything is said.
+const LEAST_AGE_MS: u64 = 1_000;
 /// Leases of which the age is looked at for that.
 const AGES_LOOKED_AT: usize = 256;
 
@@ -86,6 +88,9 @@ impl State {
         }
         let recent_ms = queue.recent.run_ms / u64::from(queue.recent.ends.max(1));
         let mean_ms = recent_ms.max(self.mean_age_ms(&job.terms.queue));
+        if queue.recent.ends == 0 && mean_ms < LEAST_AGE_MS {
+            return None;
+        }
         // So many end, and are followed by others, in the mean time that one runs.
         let wait_ms = (tasks + 1).saturating_mul(mean_ms.max(1)) / queue.load.running;
         let wall_ms = self.wall_ms.saturating_add(i64::try_from(wait_ms).unwrap_or(i64::MAX));
