@@ -1,9 +1,9 @@
 //! What the rules keep of a queued job of one task: resident bytes, less the encoded spec.
 #![allow(clippy::unwrap_used)]
 
+use prost::Message;
 use proto::internal::{Command, Entry, JobSubmission, Request, SubmitJobs, command};
 use proto::v1::{IndexRange, JobSpec, Resources};
-use prost::Message;
 use scheduler::State;
 
 const JOBS: u64 = 1_000_000;

@@ -16,8 +16,8 @@ use crate::{
     limits,
     queue::{self, Queue},
     requests::Requests,
-    streams::Streams,
     session::Session,
+    streams::Streams,
 };
 
 /// Everything that the grid knows. A clone shares all that doesn't change afterwards, and costs microseconds.
@@ -130,7 +130,10 @@ impl State {
     pub fn next_timer_ms(&self) -> Option<u64> {
         let backoff = self.indexes.timers.get_min().map(|(due, _, _)| *due);
         let deadline = self.indexes.deadlines.get_min().map(|(due, _, _)| *due);
-        [backoff, deadline, self.requests.next_timer_ms(), self.streams.next_timer_ms(), self.blobs.next_timer_ms()].into_iter().flatten().min()
+        [backoff, deadline, self.requests.next_timer_ms(), self.streams.next_timer_ms(), self.blobs.next_timer_ms()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What `apply` would refuse if this were the next command. A repeat of an accepted request is not refused.

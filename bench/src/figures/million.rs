@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use proto::v1::{GetClusterStatusRequest, GetJobRequest, SubmitJobsRequest, cluster_service_client::ClusterServiceClient};
+use proto::v1::{
+    GetClusterStatusRequest, GetJobRequest, SubmitJobsRequest, cluster_service_client::ClusterServiceClient,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 

@@ -58,7 +58,11 @@ impl Fleet {
             workers.spawn(Worker::new(settings).run());
             // Handshakes cost both sides; a storm of them would only run into time limits.
             while number as u64 >= tally.attached.load(Ordering::Relaxed) + 64 {
-                ensure!(started.elapsed() < patience, "only {} of {sessions} sessions stand", tally.attached.load(Ordering::Relaxed));
+                ensure!(
+                    started.elapsed() < patience,
+                    "only {} of {sessions} sessions stand",
+                    tally.attached.load(Ordering::Relaxed)
+                );
                 sleep(Duration::from_millis(2)).await;
             }
         }
@@ -98,9 +102,7 @@ impl Fleet {
         let drain = |number| {
             let name = format!("sim-{number}");
             let client = client.clone();
-            async move {
-                client.workers().drain(DrainWorkerRequest { name, ..DrainWorkerRequest::default() }).await
-            }
+            async move { client.workers().drain(DrainWorkerRequest { name, ..DrainWorkerRequest::default() }).await }
         };
         let mut calls = JoinSet::new();
         for number in 0..self.sessions {

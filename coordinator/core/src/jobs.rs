@@ -178,7 +178,11 @@ impl Core {
         Ok(command)
     }
 
-    pub(crate) fn check_feasible(&self, resources: Option<&v1::Resources>, alternatives: &[v1::Resources]) -> Result<(), Refusal> {
+    pub(crate) fn check_feasible(
+        &self,
+        resources: Option<&v1::Resources>,
+        alternatives: &[v1::Resources],
+    ) -> Result<(), Refusal> {
         let Some(resources) = resources.filter(|_| !self.settings.pools.is_empty()) else { return Ok(()) };
         scheduler::Pool::feasible(&self.settings.pools, resources, alternatives).map_err(|message| {
             let hint = "ask for less, or add a pool with larger workers";
@@ -330,9 +334,11 @@ impl Core {
             Outcome::Nothing | Outcome::Count(_) if matches!(waiter, Waiter::Mark(_)) => {
                 Some(Response::Mark(MarkResponse { index: self.applied_index() }))
             }
-            Outcome::Nothing | Outcome::Count(_) | Outcome::Session(_) | Outcome::Reported { .. } | Outcome::Streamed { .. } => {
-                None
-            }
+            Outcome::Nothing
+            | Outcome::Count(_)
+            | Outcome::Session(_)
+            | Outcome::Reported { .. }
+            | Outcome::Streamed { .. } => None,
         };
         match response {
             Some(response) => self.reply(call, response),

@@ -35,7 +35,8 @@ fn main() {
     start_logging(&config);
     abort_on_panic();
     info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
-    let exit = match tokio::runtime::Builder::new_multi_thread().worker_threads(network_threads()).enable_all().build() {
+    let exit = match tokio::runtime::Builder::new_multi_thread().worker_threads(network_threads()).enable_all().build()
+    {
         Ok(runtime) => {
             let exit = runtime.block_on(run(config));
             // Nothing is worth waiting for any more, least of all a disk that hangs.

@@ -12,7 +12,8 @@ impl State {
         let request = stream.request.as_ref().filter(|request| !request.id.is_empty());
         let Some(request) = request else { return Err(Rejection::invalid("stream_id", "the stream has no id")) };
         if request.id.len() > limits::REQUEST_ID_BYTES {
-            let message = format!("the stream's id has {} bytes, {} at most", request.id.len(), limits::REQUEST_ID_BYTES);
+            let message =
+                format!("the stream's id has {} bytes, {} at most", request.id.len(), limits::REQUEST_ID_BYTES);
             return Err(Rejection::invalid("stream_id", message));
         }
         if stream.first_sequence == 0 || stream.first_sequence > u64::MAX / 2 {

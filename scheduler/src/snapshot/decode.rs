@@ -7,8 +7,8 @@ use imbl::OrdMap;
 use prost::Message;
 use proto::{
     internal::{
-        StateHeader, StateJobs, StatePiece, StateRequests, StateSessions, StateStreams, StateTasks, state_header, state_jobs,
-        state_piece::Piece, state_requests::stored::Answer as StoredAnswer, state_sessions, state_streams,
+        StateHeader, StateJobs, StatePiece, StateRequests, StateSessions, StateStreams, StateTasks, state_header,
+        state_jobs, state_piece::Piece, state_requests::stored::Answer as StoredAnswer, state_sessions, state_streams,
         state_tasks,
     },
     v1::{Cause, DependencyCondition},

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use prost::Message;
 use proto::internal::{
-    StateBlobs, StateEnd, StateHeader, StateJobs, StatePiece, StateRequests, StateSessions, StateStreams, StateTasks, state_blobs,
-    state_header, state_jobs, state_piece::Piece, state_requests, state_sessions, state_streams, state_tasks,
+    StateBlobs, StateEnd, StateHeader, StateJobs, StatePiece, StateRequests, StateSessions, StateStreams, StateTasks,
+    state_blobs, state_header, state_jobs, state_piece::Piece, state_requests, state_sessions, state_streams,
+    state_tasks,
 };
 
 use super::{PIECE_BYTES, RULES_VERSION, fact_bytes};

@@ -7,9 +7,9 @@ use proto::{
     internal::{
         AssignPublications, CancelTasks, Command, CreateQueue, DeleteQueue, Dependency, DrainWorker, Entry,
         ExpireSession, GrantRun, GrantTasks, JobSubmission, Mark, NoteSilence, OpenSession, OrdinalRange, PutBlob,
-        Refusal, Request, Reserve, RetryTasks, SetCordon, SetFairShare, SetHold, SetJob, SetLicense, SetQueue, StreamJobs,
-        SubmitJobs, Tick, WorkerReport, assign_publications::Assignment, command, dependency::On, reserve::Reservation,
-        stream_jobs,
+        Refusal, Request, Reserve, RetryTasks, SetCordon, SetFairShare, SetHold, SetJob, SetLicense, SetQueue,
+        StreamJobs, SubmitJobs, Tick, WorkerReport, assign_publications::Assignment, command, dependency::On,
+        reserve::Reservation, stream_jobs,
     },
     v1::{
         Capacity, Cause, Constraint, DependencyCondition, Ended, License, Manifest, ManifestEntry, PublicationFailed,

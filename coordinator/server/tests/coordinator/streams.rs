@@ -24,11 +24,8 @@ impl Client {
     }
 
     fn message(&self, first_sequence: u64, count: u64) -> StreamJobsRequest {
-        let spec = |number| JobSpec {
-            name: format!("job-{number}"),
-            command: vec!["true".to_owned()],
-            ..JobSpec::default()
-        };
+        let spec =
+            |number| JobSpec { name: format!("job-{number}"), command: vec!["true".to_owned()], ..JobSpec::default() };
         let specs = (first_sequence..first_sequence + count).map(spec).collect();
         let answered_sequence = self.answered();
         StreamJobsRequest { stream_id: "stream".to_owned(), first_sequence, specs, answered_sequence, last: false }
@@ -104,7 +101,8 @@ async fn a_stream_through_a_follower_goes_on_behind_a_dead_leader_and_nothing_is
             break;
         }
     }
-    let expected: BTreeMap<u64, String> = client.jobs.iter().map(|(number, job)| (*job, format!("job-{number}"))).collect();
+    let expected: BTreeMap<u64, String> =
+        client.jobs.iter().map(|(number, job)| (*job, format!("job-{number}"))).collect();
     assert_eq!(listed, expected);
     assert_eq!(client.jobs.values().collect::<BTreeSet<_>>().len() as u64, JOBS);
     nodes.into_iter().for_each(|node| drop(node.stop()));
