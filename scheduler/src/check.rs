@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     State,
-    indexes::{Bucket, turn_of},
+    indexes::{Bucket, Turn, turn_of},
     job::{Job, Phase, Place},
     limits,
     queue::Load,
@@ -45,11 +45,11 @@ struct Census {
     loads: BTreeMap<Arc<str>, Load>,
     timers: BTreeSet<(u64, u64, u32)>,
     deadlines: BTreeSet<(u64, u64, u8)>,
-    grown: BTreeMap<Bucket, BTreeSet<((i32, u64), u32)>>,
+    grown: BTreeMap<Bucket, BTreeSet<(Turn, u32)>>,
     twins: BTreeSet<(u64, u64)>,
     licenses: BTreeMap<Arc<str>, u64>,
     orphans: BTreeSet<(u64, u32)>,
-    ready: BTreeMap<Bucket, BTreeSet<(i32, u64)>>,
+    ready: BTreeMap<Bucket, BTreeSet<Turn>>,
     open_by_owner: BTreeSet<(Arc<str>, u64)>,
     dependents: BTreeSet<(u64, u64)>,
     newest: BTreeMap<Arc<str>, u64>,
@@ -212,7 +212,7 @@ impl State {
 
     fn check_indexes(&self, census: &Census) -> Result<(), Violation> {
         let indexes = &self.indexes;
-        let ready: BTreeMap<Bucket, BTreeSet<(i32, u64)>> =
+        let ready: BTreeMap<Bucket, BTreeSet<Turn>> =
             indexes.ready.iter().map(|(bucket, line)| (bucket.clone(), line.iter().collect())).collect();
         equal("the order of the queues agrees with the jobs", &ready, &census.ready)?;
         let owned: BTreeSet<(Arc<str>, u64)> =

@@ -7,7 +7,7 @@
 //! *Invariant*: no clock, no thread, no randomness, no I/O, no iteration over a hash table, and no floating
 //! point in `apply`. *Invariant*: what is derived (module `indexes`) decides nothing, and isn't in a snapshot.
 //!
-//! In reading order: `limits`, `outcome`, `job` (the record of a job and of its tasks), `session`, `state`,
+//! In reading order: `limits`, `outcome`, `ask`, `job` (the record of a job and of its tasks), `session`, `queue`, `state`,
 //! `apply` (a file per command), `plan`, `explain`, `view`, `check`, `snapshot`.
 
 mod apply;

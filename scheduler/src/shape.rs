@@ -38,6 +38,7 @@ impl Resource {
         match self {
             Self::Cpu if amount.is_multiple_of(1000) => format!("{}", amount / 1000),
             Self::Cpu => format!("{}.{}", amount / 1000, format!("{:03}", amount % 1000).trim_end_matches('0')),
+            Self::Memory if amount > 0 && amount.is_multiple_of(1024) => format!("{} GiB", amount / 1024),
             Self::Memory => format!("{amount} MiB"),
             Self::Gpu => format!("{amount}"),
             Self::Scratch => format!("{amount} GiB"),

@@ -16,14 +16,17 @@ use scheduler::{Applied, Cursor, Event, State, plan};
 
 const MINUTE_MS: u64 = 60_000;
 
+/// Job, ordinal, attempt.
+type Attempt = (u64, u32, u32);
+
 struct Grid {
     state: State,
     now_ms: u64,
     /// Ends to come: time (negated, so that the first comes first), session, attempt, how long it ran.
-    ends: BinaryHeap<(i64, u64, (u64, u32, u32), u64)>,
+    ends: BinaryHeap<(i64, u64, Attempt, u64)>,
     sequences: BTreeMap<u64, u64>,
     /// What each session was granted and hasn't started, in that order, and its cpus that are free.
-    waiting: BTreeMap<u64, (VecDeque<(u64, u32, u32)>, u64)>,
+    waiting: BTreeMap<u64, (VecDeque<Attempt>, u64)>,
     /// Milliseconds of cpu that the tasks of each job had.
     used: BTreeMap<u64, u64>,
     random: u64,

@@ -71,19 +71,11 @@ impl From<&v1::Explanation> for Explanation {
 }
 
 impl Reason {
-    /// `  resources_memory   2 workers   memory 8 GiB asked, 6 GiB free`, and what would change it below.
+    /// `  resources_memory    8 of 12 workers: memory 8 GiB asked, 6 GiB free at most`, and below it what would change it.
     pub fn lines(&self) -> Vec<String> {
-        let advice = self.advice.as_ref().map(|advice| format!("  {:<18} {:<12} {advice}", "", "advice:"));
-        std::iter::once(self.line()).chain(advice).collect()
-    }
-
-    fn line(&self) -> String {
-        let workers = match self.workers {
-            0 => String::new(),
-            1 => "1 worker".to_owned(),
-            many => format!("{many} workers"),
-        };
-        format!("  {:<18} {workers:<12} {}", self.reason.as_deref().unwrap_or("-"), self.detail).trim_end().to_owned()
+        let line = |head: &str, text: &str| format!("  {head:<18} {text}").trim_end().to_owned();
+        let advice = self.advice.as_ref().map(|advice| line("", &format!("advice: {advice}")));
+        std::iter::once(line(self.reason.as_deref().unwrap_or("-"), &self.detail)).chain(advice).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Jobs before one that are counted for its position; with more it stays unknown.
-const COUNTED_AHEAD: usize = 100_000;
+const COUNTED_AHEAD: usize = 50_000;
 /// Jobs before one whose tasks are counted for the time of its start; with more it stays unknown.
 const WEIGHED_AHEAD: usize = 1_000;
 

@@ -64,6 +64,9 @@ impl<'s> Planner<'s> {
         if mine || queue.reservation.is_some() || kept.count() >= KEPT_BY_A_PLAN || self.pending(head) == 0 {
             return;
         }
+        if head.bucket.ask.shapes.iter().all(|shape| self.room(head.bucket, shape) == 0) {
+            return;
+        }
         // Where all ask for as much, nobody slips past: whatever comes free fits the first of them.
         let ready = self.state.indexes.ready.keys().chain(self.state.indexes.grown.keys());
         let asked = |bucket: &'s Bucket| bucket.ask.shapes.iter();

@@ -49,8 +49,8 @@ fn share(worker: &Worker, placement: Placement) -> f64 {
 impl Spread {
     pub fn new(workers: &[Worker], ask: &Ask, shape: &Shape, placement: Placement, now_ms: u64) -> Self {
         let fitting = workers.iter().enumerate().filter(|(_, worker)| {
-            // The cheaper question first: most workers are full most of the time.
-            worker.fits(ask, shape, now_ms) && ask.unmet(worker.about).is_none()
+            // The cheapest question first: most workers are full most of the time.
+            shape.fits(&worker.free) && ask.unmet(worker.about).is_none() && worker.fits(ask, shape, now_ms)
         });
         let entry = |(position, worker): (usize, &Worker)| Entry {
             liking: ask.liking(worker.about),
