@@ -364,6 +364,6 @@ mod tests {
     #[test]
     fn a_job_of_one_task_is_small() {
         // A million of these are queued at once; their names, specs and index entries come on top.
-        assert!(size_of::<Job>() <= 184, "{} bytes", size_of::<Job>());
+        assert!(size_of::<Job>() <= 200, "{} bytes", size_of::<Job>());
     }
 }
