@@ -15,7 +15,7 @@ use crate::{
     load::{
         check,
         clients::{self, Jobs},
-        grid::{Loaded, runtime},
+        grid::{Loaded, runtime, told},
         process::resident_bytes,
     },
 };
@@ -37,7 +37,7 @@ const RESTARTS: usize = 3;
 /// A grid without workers: all jobs stay queued.
 pub fn measure() -> anyhow::Result<Vec<Figure>> {
     let grid = Loaded::start(0)?;
-    runtime()?.block_on(run(&grid))
+    told(runtime()?.block_on(run(&grid)))
 }
 
 async fn run(grid: &Loaded) -> anyhow::Result<Vec<Figure>> {
@@ -78,6 +78,8 @@ async fn run(grid: &Loaded) -> anyhow::Result<Vec<Figure>> {
         acknowledged += submit(&clients, 40 * BATCH).await?;
     }
     let pause = grid.metric(&leader, "millgrid_snapshot_apply_pause_seconds")? * 1000.0;
+
+    ensure!(pause > 0.0, "no pause was measured, which can't be");
 
     let mut restarts = Vec::new();
     let followers = ["c1", "c2", "c3"].into_iter().filter(|name| *name != leader);
