@@ -30,6 +30,8 @@ pub const BARS: [Bar; 3] = [MEMORY, RESTART, PAUSE];
 const JOBS: u64 = 1_000_000;
 /// Jobs in one call.
 const BATCH: u64 = 1_000;
+/// Jobs before these: what is kept of the newest changes, whatever there is in all, is full then.
+const FIRST: u64 = 250_000;
 /// Calls under way.
 const CALLS: usize = 4;
 const RESTARTS: usize = 3;
@@ -46,7 +48,7 @@ async fn run(grid: &Loaded) -> anyhow::Result<Vec<Figure>> {
     let snapshots = |name: &str| grid.metric(name, "millgrid_snapshots_stored_total");
     let log_bytes = || grid.metric(&leader, "millgrid_raft_log_bytes");
 
-    let mut acknowledged = submit(&clients, BATCH * 4).await?;
+    let mut acknowledged = submit(&clients, FIRST).await?;
     let (before, log_before) = (resident_bytes(pid)?, log_bytes()?);
     let start = Instant::now();
     acknowledged += submit(&clients, JOBS).await?;

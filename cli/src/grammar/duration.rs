@@ -50,6 +50,21 @@ pub fn short(duration: Duration) -> String {
     }
 }
 
+/// A span as it would be written, to the millisecond: `1h30m`, `200ms`.
+pub fn exact(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let parts = [
+        (seconds / 86_400, "d"),
+        (seconds / 3600 % 24, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+        (u64::from(duration.subsec_millis()), "ms"),
+    ];
+    let written: String =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect();
+    if written.is_empty() { "0s".to_owned() } else { written }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +92,18 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(parse(text).ok(), expected.map(Duration::from_secs), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_is_written_exactly_is_read_as_the_same() {
+        let table =
+            [(200, "200ms"), (90_000, "1m30s"), (7_200_000, "2h"), (172_800_001, "2d1ms"), (5_400_000, "1h30m")];
+        for (milliseconds, expected) in table {
+            let duration = Duration::from_millis(milliseconds);
+            assert_eq!(exact(duration), expected);
+            assert_eq!(parse(expected), Ok(duration));
+        }
+        assert_eq!(exact(Duration::ZERO), "0s");
     }
 
     #[test]

@@ -98,6 +98,20 @@ mod tests {
     }
 
     #[test]
+    fn lines_may_say_what_a_job_needs() {
+        let script = b"#MILLGRID --constraint '!gpu' --retry-on exit_code=75,76,signal --alt cpus=2\n\
+            #MILLGRID --constraint zone=a --license solver=2 --mem-growth 1.5\n";
+        let theirs = parse("s", script).unwrap();
+        let labels: Vec<&str> = theirs.needs.constraint.iter().map(|one| one.label.as_str()).collect();
+        assert_eq!((labels, theirs.needs.license.len()), (vec!["gpu", "zone"], 1));
+        let mine = options(&["--constraint".to_owned(), "pool=x".to_owned()]).unwrap();
+        let joined = mine.over(theirs);
+        // A list that is given replaces theirs; what isn't given stays.
+        assert_eq!((joined.needs.constraint.len(), joined.needs.alt.len()), (1, 1));
+        assert_eq!((joined.retrying.retry_on.len(), joined.retrying.mem_growth.is_some()), (1, true));
+    }
+
+    #[test]
     fn a_mistake_is_told_with_its_line() {
         let failure = parse("s.sh", b"#!/bin/sh\n#MILLGRID --cpu 4\n").unwrap_err();
         assert!(failure.to_string().starts_with("s.sh:2: "), "{failure}");

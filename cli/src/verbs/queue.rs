@@ -6,7 +6,6 @@ use proto::v1::{
     CreateQueueRequest, DeleteQueueRequest, GetFairShareRequest, GetQueueRequest, QueueSettings, SetFairShareRequest,
     SetQueueRequest,
 };
-use serde::Serialize;
 
 use self::settings::Settings;
 use crate::{
@@ -15,7 +14,7 @@ use crate::{
     grammar::numbers,
     scope::Scope,
     submission::build::proto_duration,
-    view::queue::{FairShare, Queue},
+    view::queue::{Deleted, FairShare, Queue},
 };
 
 /// Arguments of queue.
@@ -73,12 +72,6 @@ struct Change {
     settings: Settings,
 }
 
-/// A queue that is gone, as JSON has it.
-#[derive(Serialize)]
-struct Deleted<'a> {
-    name: &'a str,
-}
-
 /// Lists, shows and changes queues.
 pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
     let grid = scope.grid()?;
@@ -125,15 +118,18 @@ pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
             set_all(names, draining, "takes no further jobs", &grid, scope).await?;
         }
         Verb::Delete(Names { names }) => {
-            for name in names {
+            for name in &names {
                 let request = DeleteQueueRequest { request_id: String::new(), name: name.clone() };
                 grid.queues().delete(request).await?;
-                match scope.output.asked() {
-                    None => scope.note(&format!("queue {name} was deleted")),
-                    Some(_) => {
-                        scope.output.one(&Deleted { name: &name }, &name, || format!("queue {name} was deleted"))?
-                    }
+                if scope.output.asked().is_none() {
+                    scope.note(&format!("queue {name} was deleted"));
                 }
+            }
+            let rows: Vec<Deleted> = names.into_iter().map(|name| Deleted { name }).collect();
+            match (scope.output.asked(), rows.as_slice()) {
+                (None, _) => {}
+                (Some(Format::Json), [only]) => scope.output.row(only, String::new)?,
+                (Some(_), many) => scope.output.rows(many)?,
             }
         }
         Verb::FairShare { half_life } => {

@@ -79,6 +79,31 @@ impl Queue {
     }
 }
 
+/// A queue that is gone, as JSON has it.
+#[derive(Debug, Serialize)]
+pub struct Deleted {
+    /// As it was.
+    pub name: String,
+}
+
+impl Row for Deleted {
+    fn headers(_wide: bool) -> Vec<&'static str> {
+        vec!["DELETED"]
+    }
+
+    fn cells(&self, _wide: bool) -> Vec<String> {
+        vec![self.name.clone()]
+    }
+
+    fn columns() -> &'static [&'static str] {
+        &["name"]
+    }
+
+    fn id(&self) -> String {
+        self.name.clone()
+    }
+}
+
 /// How the grid is shared among queues, as JSON has it.
 #[derive(Debug, Serialize)]
 pub struct FairShare {
@@ -98,7 +123,7 @@ impl FairShare {
         if self.half_life == 0.0 {
             return "only what is in use now counts".to_owned();
         }
-        let span = duration::short(std::time::Duration::from_secs_f64(self.half_life));
+        let span = duration::exact(std::time::Duration::from_secs_f64(self.half_life));
         format!("half-life {span}: use of the grid counts half after so long")
     }
 }

@@ -141,7 +141,7 @@ impl Spec {
 
     fn limits(&self) -> Vec<String> {
         let span = |name, seconds: Option<f64>| {
-            seconds.map(|seconds| format!("{name} {}", duration::short(Duration::from_secs_f64(seconds))))
+            seconds.map(|seconds| format!("{name} {}", duration::exact(Duration::from_secs_f64(seconds))))
         };
         let count = |name, most: Option<u32>| most.map(|most| format!("{name} {most}"));
         let all = [

@@ -171,7 +171,7 @@ fn a_spec_has_every_field_and_a_screen_what_was_asked_for() {
         "licenses: 2 x matlab",
         "where: zone!=a,b",
         "prefers: gpu",
-        "limits: attempt 1h0m",
+        "limits: attempt 1h",
         "retries: 3 after exit_code 75 76, out_of_memory (memory x 1.5 up to 8G)",
         "after: 41 exit_code 3",
     ];

@@ -42,6 +42,11 @@ macro_rules! unimplemented {
 impl JobService for Fake {
     type WatchJobsStream = Messages<WatchJobsResponse>;
     type ReadLogsStream = Messages<ReadLogsResponse>;
+    type StreamJobsStream = Messages<StreamJobsResponse>;
+
+    async fn stream_jobs(&self, _: Request<tonic::Streaming<StreamJobsRequest>>) -> Answer<Self::StreamJobsStream> {
+        Err(Status::unimplemented("the fake has no such method"))
+    }
 
     async fn submit_job(&self, request: Request<SubmitJobRequest>) -> Answer<Job> {
         Mind::answer(&self.mind, &request.into_inner().request_id).await.map(Response::new)

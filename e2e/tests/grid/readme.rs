@@ -1,4 +1,4 @@
-//! The README does what it says.
+//! The README and the pages beside it do what they say.
 
 use std::{
     fs,
@@ -13,9 +13,23 @@ const MARK: &str = "=-= end of step";
 
 #[test]
 fn every_console_block_of_the_readme_does_what_it_shows() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
-    let blocks = blocks(&readme);
-    assert!(blocks.len() >= 3, "the README shows how it is used");
+    check("README.md");
+}
+
+#[test]
+fn every_console_block_about_queues_does_what_it_shows() {
+    check("docs/queues.md");
+}
+
+#[test]
+fn every_console_block_about_jobs_does_what_it_shows() {
+    check("docs/jobs.md");
+}
+
+fn check(page: &str) {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page)).unwrap();
+    let blocks = blocks(&text);
+    assert!(blocks.len() >= 3, "{page} shows how it is used");
     // As its reader does: the default state, so that the context `dev` is found without any variable.
     let grid = Grid::start(Options { default_state: true, ..Options::default() });
     let millgrid = grid.bare_command().get_program().to_owned();
@@ -37,7 +51,7 @@ fn every_console_block_of_the_readme_does_what_it_shows() {
     let mut rest = output.stdout.as_str();
     for block in &blocks {
         for step in &block.steps {
-            let what = format!("README.md, block at line {}: {}", block.line, step.command);
+            let what = format!("{page}, block at line {}: {}", block.line, step.command);
             let Some((found, after)) = rest.split_once(&format!("\n{MARK} ")) else {
                 panic!("{what}: the shell ended before it\n{rest}\n{}", output.stderr);
             };

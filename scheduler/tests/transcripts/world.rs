@@ -299,7 +299,8 @@ impl World {
             }
             "licenses" => {
                 let one = |one: License| format!("{} {} of {}", one.name, one.used, one.total);
-                self.state.licenses().into_iter().map(one).collect::<Vec<_>>().join("; ")
+                let all: Vec<String> = self.state.licenses().into_iter().map(one).collect();
+                if all.is_empty() { "none".to_owned() } else { all.join("; ") }
             }
             "instructions" => render::instructions(&self.state.instructions_of(line.number("session").unwrap())),
             "logs" => {
