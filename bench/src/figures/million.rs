@@ -15,7 +15,7 @@ use crate::{
     load::{
         check,
         clients::{self, Jobs},
-        grid::{Loaded, runtime},
+        grid::{Loaded, runtime, told},
         process::resident_bytes,
     },
 };
@@ -30,6 +30,8 @@ pub const BARS: [Bar; 3] = [MEMORY, RESTART, PAUSE];
 const JOBS: u64 = 1_000_000;
 /// Jobs in one call.
 const BATCH: u64 = 1_000;
+/// Jobs before these: what is kept of the newest changes, whatever there is in all, is full then.
+const FIRST: u64 = 250_000;
 /// Calls under way.
 const CALLS: usize = 4;
 const RESTARTS: usize = 3;
@@ -37,7 +39,7 @@ const RESTARTS: usize = 3;
 /// A grid without workers: all jobs stay queued.
 pub fn measure() -> anyhow::Result<Vec<Figure>> {
     let grid = Loaded::start(0)?;
-    runtime()?.block_on(run(&grid))
+    told(runtime()?.block_on(run(&grid)))
 }
 
 async fn run(grid: &Loaded) -> anyhow::Result<Vec<Figure>> {
@@ -46,7 +48,7 @@ async fn run(grid: &Loaded) -> anyhow::Result<Vec<Figure>> {
     let snapshots = |name: &str| grid.metric(name, "millgrid_snapshots_stored_total");
     let log_bytes = || grid.metric(&leader, "millgrid_raft_log_bytes");
 
-    let mut acknowledged = submit(&clients, BATCH * 4).await?;
+    let mut acknowledged = submit(&clients, FIRST).await?;
     let (before, log_before) = (resident_bytes(pid)?, log_bytes()?);
     let start = Instant::now();
     acknowledged += submit(&clients, JOBS).await?;
@@ -78,6 +80,8 @@ async fn run(grid: &Loaded) -> anyhow::Result<Vec<Figure>> {
         acknowledged += submit(&clients, 40 * BATCH).await?;
     }
     let pause = grid.metric(&leader, "millgrid_snapshot_apply_pause_seconds")? * 1000.0;
+
+    ensure!(pause > 0.0, "no pause was measured, which can't be");
 
     let mut restarts = Vec::new();
     let followers = ["c1", "c2", "c3"].into_iter().filter(|name| *name != leader);

@@ -85,6 +85,12 @@ impl Loaded {
     }
 }
 
+/// Tells of an error at once: the grid that it happened on is compared and stopped before anybody else hears of it, and
+/// may have a word of its own to say.
+pub fn told<T>(result: anyhow::Result<T>) -> anyhow::Result<T> {
+    result.inspect_err(|error| eprintln!("error: {error:#}"))
+}
+
 /// The runtime of a load program: as many threads as the machine has.
 pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")

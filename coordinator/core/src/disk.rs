@@ -65,25 +65,28 @@ mod tests {
 
     #[test]
     fn a_leader_with_a_full_disk_refuses_new_jobs_and_nothing_else() {
-        let mut core = leader();
+        let full = || {
+            let mut core = leader();
+            core.step(Input::DiskLow(true), 0, 0);
+            core
+        };
         let submit = || Request::SubmitJob(v1::SubmitJobRequest { request_id: "a".to_owned(), spec: Some(job()) });
         let flow = || {
             let request_id = "b".to_owned();
             Request::SubmitJobs(v1::SubmitJobsRequest { request_id, specs: vec![job()], edges: Vec::new() })
         };
         let blob = || Request::UploadBlob(v1::UploadBlobRequest { data: vec![1].into() });
-        core.step(Input::DiskLow(true), 0, 0);
         for (call, request) in [submit(), flow(), blob()].into_iter().enumerate() {
-            let (code, reason, message) = ask(&mut core, call as u64, request).unwrap_err();
+            let (code, reason, message) = ask(&mut full(), call as u64, request).unwrap_err();
             assert_eq!((code, &*reason), (refusal::Code::ResourceExhausted as i32, "DISK_LOW"));
             assert!(message.contains("/data of `c1`"), "{message}");
         }
         let cancel = v1::CancelJobRequest { request_id: "c".to_owned(), job_id: 1, ..Default::default() };
-        assert_eq!(ask(&mut core, 10, Request::CancelJob(cancel)), Ok(true));
+        assert_eq!(ask(&mut full(), 10, Request::CancelJob(cancel)), Ok(true));
         let hold = v1::HoldJobRequest { request_id: "d".to_owned(), job_id: 1 };
-        assert_eq!(ask(&mut core, 11, Request::HoldJob(hold)), Ok(true));
+        assert_eq!(ask(&mut full(), 11, Request::HoldJob(hold)), Ok(true));
         let drain = v1::DrainWorkerRequest { request_id: "e".to_owned(), name: "w".to_owned(), ..Default::default() };
-        assert_eq!(ask(&mut core, 12, Request::DrainWorker(drain)), Ok(true));
+        assert_eq!(ask(&mut full(), 12, Request::DrainWorker(drain)), Ok(true));
     }
 
     #[test]

@@ -4,6 +4,14 @@
 /// Entries proposed and not yet applied. More would only make each smaller: what waits joins the next one.
 pub const FLYING_ENTRIES: usize = 8;
 
+/// The same while what waits would make a small entry: one is written and sent while another one is decided, and what
+/// comes meanwhile shares the next. An entry costs three disks a sync and three members a dozen messages, however
+/// little is in it: with eight on their way 64 callers had 2.6 submits in each, and half a millisecond of cpu for it.
+pub const FLYING_SMALL_ENTRIES: usize = 2;
+
+/// Bytes that wait from which on an entry isn't small.
+pub const LARGE_ENTRY_BYTES: usize = 256 << 10;
+
 /// Bytes of commands in one entry, below [`proto::entry::MAX_BYTES`] by what the entry itself needs.
 pub const ENTRY_BYTES: usize = proto::entry::MAX_BYTES - 64;
 

@@ -99,7 +99,9 @@ impl Proposals {
 
     /// The next entry, when something waits and there is room for one.
     pub(crate) fn next_entry(&mut self, proposer: u64, time_ms: u64, wall_ms: i64) -> Option<(u64, Entry)> {
-        if self.flying.len() >= limits::FLYING_ENTRIES || (self.urgent.is_empty() && self.ordinary.is_empty()) {
+        let large = self.bytes >= limits::LARGE_ENTRY_BYTES;
+        let room = if large { limits::FLYING_ENTRIES } else { limits::FLYING_SMALL_ENTRIES };
+        if self.flying.len() >= room || (self.urgent.is_empty() && self.ordinary.is_empty()) {
             return None;
         }
         let (mut commands, mut waiters, mut size) = (Vec::new(), Vec::new(), 0);
@@ -205,6 +207,25 @@ mod tests {
             commands += entry.commands.len();
         }
         assert_eq!(commands, 10);
+    }
+
+    #[test]
+    fn small_commands_wait_for_company_while_two_entries_are_on_their_way_and_large_ones_do_not() {
+        let mut proposals = Proposals::default();
+        let push = |proposals: &mut Proposals, bytes| proposals.push(put(bytes), Waiter::Nobody).unwrap();
+        for sequence in 1..=2 {
+            push(&mut proposals, 10);
+            assert_eq!(proposals.next_entry(1, 0, 0).unwrap().0, sequence);
+        }
+        push(&mut proposals, 10);
+        assert!(proposals.next_entry(1, 0, 0).is_none());
+        push(&mut proposals, limits::LARGE_ENTRY_BYTES);
+        assert_eq!(proposals.next_entry(1, 0, 0).unwrap().1.commands.len(), 2);
+        push(&mut proposals, 10);
+        push(&mut proposals, 10);
+        assert!(proposals.next_entry(1, 0, 0).is_none());
+        proposals.settle(2);
+        assert_eq!(proposals.next_entry(1, 0, 0).unwrap().1.commands.len(), 2);
     }
 
     #[test]

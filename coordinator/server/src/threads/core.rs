@@ -123,7 +123,10 @@ impl Thread {
                 if let Input::Hangup { call } = &input {
                     self.sinks.remove(call);
                 }
-                if let (Input::SnapshotEnded { stored: true, .. }, Some(longest)) = (&input, self.longest.take()) {
+                if let Input::SnapshotEnded { stored, .. } = input
+                    && let Some(longest) = self.longest.take()
+                    && stored
+                {
                     self.parts.metrics.snapshot_paused(longest);
                 }
                 core.step(input, now, wall);
