@@ -44,7 +44,7 @@ impl Core {
             }
             Asked::DrainWorker(request) => self.drain_worker(call, &caller, request),
             Asked::Mark(_) => {
-                self.proposals.push_urgent(Command::Mark(Mark {}), Waiter::Mark(call));
+                self.proposals.push_urgent(Command::Mark(Mark::default()), Waiter::Mark(call));
                 Ok(())
             }
             Asked::WorkerConnect(_) => {
@@ -123,7 +123,7 @@ impl Core {
         let command = Command::SubmitJobs(command);
         // Whoever asks again, because the answer got lost, is to hear of the jobs that he has.
         if !self.state.was_answered(&command) {
-            self.check_disk()?;
+            self.check_new_work()?;
         }
         Ok(command)
     }
@@ -137,7 +137,7 @@ impl Core {
     }
 
     fn upload_blob(&mut self, call: CallId, request: v1::UploadBlobRequest) -> Result<(), Refusal> {
-        self.check_disk()?;
+        self.check_new_work()?;
         if request.data.is_empty() || request.data.len() > limits::BLOB_BYTES {
             let message = format!("{} bytes, 1 to {}", request.data.len(), limits::BLOB_BYTES);
             return Err(invalid("data", message, "split it into several blobs"));

@@ -137,7 +137,7 @@ impl World {
             }),
             "start" | "end" | "return" | "published" | "publish-failed" => self.report(line, session),
             "tick" => C::Tick(Tick {}),
-            "mark" => C::Mark(Mark {}),
+            "mark" => C::Mark(Mark::default()),
             "plan" => return self.plan(line),
             _ => return None,
         })
