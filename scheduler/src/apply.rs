@@ -2,14 +2,20 @@
 //! is refused stands apart (`admit_...`, which reads) from what is done (which can't fail any more).
 
 mod cancel;
+mod deadlines;
 mod dependencies;
 mod ends;
 mod grants;
 mod hold;
+mod needs;
 mod publications;
+mod quarantine;
+mod queues;
 mod reports;
+mod reservations;
 mod retry;
 mod sessions;
+mod set_job;
 mod submit;
 mod timers;
 
@@ -25,6 +31,8 @@ pub(crate) struct Step<'s> {
     events: Vec<Event>,
     /// Jobs that a command changed, before [`Step::settle`].
     touched: Vec<u64>,
+    /// Changed tasks of jobs that others wait for task by task.
+    twins: Vec<(u64, u32, u32)>,
     /// Jobs that the entry changed.
     changed_jobs: BTreeSet<u64>,
     /// Tasks that the entry changed: job, first, count.
@@ -45,6 +53,13 @@ impl State {
             Command::RetryTasks(retry) => retry.request.as_ref(),
             Command::SetHold(hold) => hold.request.as_ref(),
             Command::DrainWorker(drain) => drain.request.as_ref(),
+            Command::SetJob(set) => set.request.as_ref(),
+            Command::CreateQueue(create) => create.request.as_ref(),
+            Command::SetQueue(set) => set.request.as_ref(),
+            Command::DeleteQueue(delete) => delete.request.as_ref(),
+            Command::SetFairShare(set) => set.request.as_ref(),
+            Command::SetLicense(set) => set.request.as_ref(),
+            Command::SetCordon(set) => set.request.as_ref(),
             Command::PutBlob(_)
             | Command::OpenSession(_)
             | Command::ExpireSession(_)
@@ -52,6 +67,7 @@ impl State {
             | Command::GrantTasks(_)
             | Command::WorkerReport(_)
             | Command::AssignPublications(_)
+            | Command::Reserve(_)
             | Command::Tick(_)
             | Command::Mark(_) => None,
         };
@@ -74,8 +90,15 @@ impl State {
             Command::NoteSilence(note) => self.admit_for_session(note.session),
             Command::GrantTasks(grants) => self.admit_grants(grants),
             Command::WorkerReport(report) => self.admit_report(report),
-            Command::AssignPublications(_) | Command::Tick(_) | Command::Mark(_) => Ok(()),
+            Command::AssignPublications(_) | Command::Reserve(_) | Command::Tick(_) | Command::Mark(_) => Ok(()),
             Command::DrainWorker(drain) => self.admit_drain(drain),
+            Command::SetJob(set) => self.admit_set_job(set),
+            Command::CreateQueue(create) => self.admit_create_queue(create),
+            Command::SetQueue(set) => self.admit_set_queue(set),
+            Command::DeleteQueue(delete) => self.admit_delete_queue(delete),
+            Command::SetFairShare(set) => self.admit_fair_share(set),
+            Command::SetLicense(set) => self.admit_license(set),
+            Command::SetCordon(set) => self.admit_cordon(set),
         }
     }
 }
@@ -86,6 +109,7 @@ impl<'s> Step<'s> {
             state,
             events: Vec::new(),
             touched: Vec::new(),
+            twins: Vec::new(),
             changed_jobs: BTreeSet::new(),
             changed_tasks: Vec::new(),
         }
@@ -110,6 +134,14 @@ impl<'s> Step<'s> {
             Command::WorkerReport(report) => self.report(report),
             Command::AssignPublications(assign) => self.assign_publications(assign),
             Command::DrainWorker(drain) => self.drain(drain),
+            Command::SetJob(set) => self.set_job(set),
+            Command::CreateQueue(create) => self.create_queue(create),
+            Command::SetQueue(set) => self.set_queue(set),
+            Command::DeleteQueue(delete) => self.delete_queue(delete),
+            Command::SetFairShare(set) => self.set_fair_share(set),
+            Command::SetLicense(set) => self.set_license(set),
+            Command::SetCordon(set) => self.set_cordon(set),
+            Command::Reserve(reserve) => self.reserve(reserve),
             Command::Tick(_) => self.tick(),
             Command::Mark(_) => Outcome::Nothing,
         };
@@ -145,6 +177,9 @@ impl<'s> Step<'s> {
 
     fn touch_tasks(&mut self, job: u64, first: u32, count: u32) {
         self.touch(job);
+        if !self.state.indexes.twins.is_empty() {
+            self.twins.push((job, first, count));
+        }
         match self.changed_tasks.last_mut() {
             Some((same, start, length)) if *same == job && *start + *length == first => *length += count,
             _ => self.changed_tasks.push((job, first, count)),
@@ -153,6 +188,18 @@ impl<'s> Step<'s> {
 
     /// Brings in order what follows from the changes of a command: ends, dependents, indexes.
     fn settle(&mut self) {
+        loop {
+            self.settle_jobs();
+            let Some((id, first, count)) = self.twins.pop() else { return };
+            let waiting: Vec<u64> =
+                self.state.indexes.twins.range((id, 0)..=(id, u64::MAX)).map(|(_, waiting)| *waiting).collect();
+            for waiting in waiting {
+                self.weigh_twins(waiting, first, first + count);
+            }
+        }
+    }
+
+    fn settle_jobs(&mut self) {
         while let Some(id) = self.touched.pop() {
             self.changed_jobs.insert(id);
             let State { jobs, indexes, queues, wall_ms, .. } = &mut *self.state;
@@ -162,9 +209,10 @@ impl<'s> Step<'s> {
             job.ended_ms = if ended { job.ended_ms.or(Some(*wall_ms)) } else { None };
             indexes.set_ready(id, job, job.ready());
             indexes.set_open(id, job, !ended);
+            indexes.set_deadlines(id, job);
             let counts = job.counts;
             let before = job.indexed;
-            job.indexed.queued = counts.pending + counts.backoff;
+            job.indexed.queued = counts.queued();
             job.indexed.unended = counts.unended();
             job.indexed.publishing = counts.publishing;
             let now = job.indexed;

@@ -44,6 +44,10 @@ struct Census {
     sessions: BTreeMap<u64, Holds>,
     loads: BTreeMap<Arc<str>, Load>,
     timers: BTreeSet<(u64, u64, u32)>,
+    deadlines: BTreeSet<(u64, u64, u8)>,
+    grown: BTreeMap<Bucket, BTreeSet<((i32, u64), u32)>>,
+    twins: BTreeSet<(u64, u64)>,
+    licenses: BTreeMap<Arc<str>, u64>,
     orphans: BTreeSet<(u64, u32)>,
     ready: BTreeMap<Bucket, BTreeSet<(i32, u64)>>,
     open: BTreeSet<u64>,
@@ -75,11 +79,12 @@ impl State {
         let places = job.tasks.census();
         let by_counts = [
             counts.pending,
-            counts.backoff + counts.active(),
+            counts.backoff + counts.grown + counts.active(),
             counts.succeeded,
             counts.failed,
             counts.cancelled,
             counts.skipped,
+            counts.blocked,
         ];
         holds("counts agree with the tasks' places", places == by_counts, || at(&format!("{places:?}")))?;
         equal("a job has an end time exactly when it has ended", &job.ended_ms.is_some(), &job.ended())?;
@@ -94,13 +99,18 @@ impl State {
         )?;
         let (mut backoff, mut leased, mut running, mut publishing) = (0, 0, 0, 0);
         let load = census.loads.entry(job.terms.queue.clone()).or_default();
-        load.queued += u64::from(counts.pending + counts.backoff);
+        load.queued += u64::from(counts.queued());
+        let mut grown = 0;
+        for (due, which) in job.deadlines().into_iter().zip(0u8..) {
+            census.deadlines.extend(due.map(|due| (due, id, which)));
+        }
         for (ordinal, record) in &job.records {
             let place = job.tasks.place(*ordinal);
             let newest = job.tasks.newest_attempt(*ordinal);
             let which = || format!("task {id}/{ordinal}: {record:?}, place {place:?}, newest end of attempt {newest}");
             holds("attempt numbers rise", record.attempt >= 1 && record.attempt <= job.highest_attempt, which)?;
-            let expected = if matches!(record.phase, Phase::Pending) { Place::Pending } else { Place::Active };
+            let in_line = matches!(record.phase, Phase::Pending) && record.memory_mib == 0;
+            let expected = if in_line { Place::Pending } else { Place::Active };
             holds("records agree with places", place == expected, which)?;
             holds(
                 "attempts are within their budgets",
@@ -108,6 +118,12 @@ impl State {
                 which,
             )?;
             match &record.phase {
+                Phase::Pending if record.memory_mib > 0 => {
+                    grown += 1;
+                    let ask = Arc::new(job.terms.ask.grown(record.memory_mib));
+                    let bucket = Bucket { queue: job.terms.queue.clone(), ask };
+                    census.grown.entry(bucket).or_default().insert((turn_of(&job.terms, id), *ordinal));
+                }
                 Phase::Pending => {}
                 Phase::Backoff { until_ms } => {
                     backoff += 1;
@@ -119,10 +135,13 @@ impl State {
                     let once = !job.terms.at_most_once
                         || (!lease.ahead && job.facts(*ordinal).iter().all(|one| one.session == 0));
                     holds("a task to run at most once is neither leased ahead nor twice", once, which)?;
-                    let shape = lease.shape(&job.terms.shape);
+                    let shape = lease.shape(job.terms.shape());
                     let session = census.sessions.entry(lease.session).or_default();
                     session.leases.insert((id, *ordinal));
                     load.running += 1;
+                    for (name, count) in &job.terms.ask.licenses {
+                        *census.licenses.entry((&**name).into()).or_default() += u64::from(*count);
+                    }
                     if lease.ahead {
                         session.ahead.insert((lease.granted_index, id, *ordinal));
                     } else {
@@ -145,17 +164,22 @@ impl State {
                 }
             }
         }
-        let by_records = [backoff, leased, running, publishing];
-        let expected = [counts.backoff, counts.leased, counts.running, counts.publishing];
+        let by_records = [backoff, leased, running, publishing, grown];
+        let expected = [counts.backoff, counts.leased, counts.running, counts.publishing, counts.grown];
         equal("counts agree with records", &by_records, &expected)?;
         for edge in job.after() {
             holds("a job waits for older ones", edge.job < id, || format!("job {id} waits for {}", edge.job))?;
             census.dependents.insert((edge.job, id));
+            if edge.is_by_task() {
+                census.twins.insert((edge.job, id));
+            }
         }
+        let by_task = job.after().iter().any(|edge| edge.is_by_task());
+        holds("only tasks with twins wait for them", by_task || counts.blocked == 0, || at("blocked"))?;
         holds("no child runs before its parents", job.released || counts.active() == 0, || at("not released"))?;
         holds(
             "a job is released when all it waits for is met",
-            job.released == job.after().iter().all(|one| one.met),
+            job.released == job.after().iter().all(|one| one.met || one.is_by_task()),
             || at("released"),
         )?;
         if job.ready() {
@@ -204,6 +228,11 @@ impl State {
             indexes.open.iter().flat_map(|(owner, jobs)| jobs.iter().map(|job| (owner.clone(), *job))).collect();
         equal("unended jobs are listed by owner", &owned, &census.open_by_owner)?;
         equal("timers agree with back-offs", &indexes.timers.iter().copied().collect(), &census.timers)?;
+        equal("deadlines agree with time limits", &indexes.deadlines.iter().copied().collect(), &census.deadlines)?;
+        let grown: BTreeMap<_, BTreeSet<_>> =
+            indexes.grown.iter().map(|(bucket, line)| (bucket.clone(), line.iter().copied().collect())).collect();
+        equal("tasks whose memory grew stand in their lines", &grown, &census.grown)?;
+        equal("twins agree with edges", &indexes.twins.iter().copied().collect(), &census.twins)?;
         equal("orphans agree with publications", &indexes.orphans.iter().copied().collect(), &census.orphans)?;
         equal("dependents agree with edges", &indexes.dependents.iter().copied().collect(), &census.dependents)?;
         let newest = indexes.newest.iter().map(|(owner, job)| (owner.clone(), *job)).collect();
@@ -213,6 +242,12 @@ impl State {
     }
 
     fn check_tables(&self, census: &Census) -> Result<(), Violation> {
+        for (name, license) in &self.licenses.by_name {
+            let used = census.licenses.get(name).copied().unwrap_or_default();
+            equal("a license's use agrees with the leases", &license.used, &used)?;
+        }
+        let lost = census.licenses.keys().find(|name| !self.licenses.by_name.contains_key(*name));
+        holds("a license in use is known", lost.is_none(), || format!("{lost:?}"))?;
         for (name, queue) in &self.queues {
             let expected = census.loads.get(name).copied().unwrap_or_default();
             equal("a queue's load agrees with the jobs", &queue.load, &expected)?;

@@ -41,7 +41,7 @@ fn put_job(bytes: &mut Vec<u8>, job: &Job) {
     let counts = &job.counts;
     let by_place = [counts.pending, counts.backoff, counts.leased, counts.running, counts.publishing];
     let by_end = [counts.succeeded, counts.failed, counts.cancelled, counts.skipped, job.highest_attempt];
-    for count in by_place.into_iter().chain(by_end) {
+    for count in by_place.into_iter().chain(by_end).chain([counts.blocked, counts.grown]) {
         bytes.put_u32_le(count);
     }
     bytes.put_u8(u8::from(job.held) | u8::from(job.released) << 1);
@@ -100,6 +100,18 @@ fn put_outcome(bytes: &mut Vec<u8>, outcome: &Result<Outcome, Rejection>) {
             bytes.put_u32_le(*count);
         }
         Ok(Outcome::Nothing) => bytes.put_u8(9),
+        Ok(Outcome::Queue(name)) => {
+            bytes.put_u8(10);
+            put_text(bytes, name);
+        }
+        Ok(Outcome::FairShare(half_life_ms)) => {
+            bytes.put_u8(11);
+            bytes.put_u64_le(*half_life_ms);
+        }
+        Ok(Outcome::License(name)) => {
+            bytes.put_u8(12);
+            put_text(bytes, name);
+        }
     }
 }
 
@@ -123,9 +135,15 @@ fn put_event(bytes: &mut Vec<u8>, event: &Event) {
             bytes.put_u32_le(tasks.first);
             bytes.put_u32_le(tasks.count);
         }
-        Event::Granted { session, key, ahead } => {
+        Event::Granted { session, key, ahead, resources } => {
             put_attempt(bytes, 3, *session, key);
             bytes.put_u8(u8::from(*ahead));
+            if let Some(resources) = resources {
+                bytes.put_u64_le(resources.cpu_milli);
+                bytes.put_u64_le(resources.memory_mib);
+                bytes.put_u32_le(resources.gpus);
+                bytes.put_u64_le(resources.scratch_gib);
+            }
         }
         Event::AttemptStarted { session, key } => put_attempt(bytes, 4, *session, key),
         Event::AttemptReturned { session, key } => put_attempt(bytes, 5, *session, key),
@@ -148,6 +166,11 @@ fn put_event(bytes: &mut Vec<u8>, event: &Event) {
         Event::KillAsked { session, key, cause } => {
             put_attempt(bytes, 7, *session, key);
             bytes.put_i32_le(*cause as i32);
+        }
+        Event::TimeLimitChanged { job, time_limit_ms } => {
+            bytes.put_u8(15);
+            bytes.put_u64_le(*job);
+            bytes.put_u64_le(*time_limit_ms);
         }
         Event::PublicationAssigned { session, key } => put_attempt(bytes, 8, *session, key),
         Event::Published { session, key } => put_attempt(bytes, 9, *session, key),

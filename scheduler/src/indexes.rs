@@ -5,18 +5,24 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::{
+    ask::Ask,
     job::{Job, Phase, Terms},
-    shape::Shape,
 };
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Indexes {
     /// Jobs that may be granted from, in the order of their queue, by what their tasks need.
     pub ready: OrdMap<Bucket, OrdSet<Turn>>,
+    /// Tasks that are queued with more memory than their job's others: each stands for itself, with its ordinal.
+    pub grown: OrdMap<Bucket, OrdSet<(Turn, u32)>>,
     /// Log time at which a back-off is over: time, job, ordinal.
     pub timers: OrdSet<(u64, u64, u32)>,
+    /// Log time at which a time limit is over: time, job, which of its deadlines.
+    pub deadlines: OrdSet<(u64, u64, u8)>,
     /// Job, and a job that waits for it.
     pub dependents: OrdSet<(u64, u64)>,
+    /// Job, and a job that waits for it task by task.
+    pub twins: OrdSet<(u64, u64)>,
     /// Publications whose session has ended.
     pub orphans: OrdSet<(u64, u32)>,
     /// Jobs that have not ended, by owner.
@@ -29,6 +35,8 @@ pub(crate) struct Indexes {
     pub workers: OrdMap<Arc<str>, u64>,
     /// All terms in use, so that equal ones are shared.
     pub terms: OrdSet<Arc<Terms>>,
+    /// All that is asked for, likewise.
+    pub asks: OrdSet<Arc<Ask>>,
     /// Tasks that have not ended.
     pub unended_tasks: u64,
     /// Tasks whose outputs are being published.
@@ -41,8 +49,7 @@ pub(crate) struct Indexes {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Bucket {
     pub queue: Arc<str>,
-    pub shape: Shape,
-    pub has_outputs: bool,
+    pub ask: Arc<Ask>,
 }
 
 /// A job's place in its queue: priority (negated, so that higher comes first), then number.
@@ -50,7 +57,7 @@ pub(crate) type Turn = (i32, u64);
 
 impl Bucket {
     pub fn of(terms: &Terms) -> Self {
-        Self { queue: terms.queue.clone(), shape: terms.shape, has_outputs: terms.has_outputs }
+        Self { queue: terms.queue.clone(), ask: terms.ask.clone() }
     }
 }
 
@@ -67,6 +74,46 @@ impl Indexes {
         let terms = Arc::new(terms);
         self.terms.insert(terms.clone());
         terms
+    }
+
+    /// The one copy of what is asked for.
+    pub fn intern_ask(&mut self, ask: Ask) -> Arc<Ask> {
+        if let Some(known) = self.asks.get(&ask) {
+            return known.clone();
+        }
+        let ask = Arc::new(ask);
+        self.asks.insert(ask.clone());
+        ask
+    }
+
+    /// Puts a task that is queued with more memory into its line, or takes it out.
+    pub fn set_grown(&mut self, id: u64, job: &Job, ordinal: u32, memory_mib: u64, queued: bool) {
+        let ask = self.intern_ask(job.terms.ask.grown(memory_mib));
+        let (bucket, turn) = (Bucket { queue: job.terms.queue.clone(), ask }, turn_of(&job.terms, id));
+        if queued {
+            self.grown.entry(bucket).or_default().insert((turn, ordinal));
+        } else {
+            let line = self.grown.get_mut(&bucket).expect("a grown task stands in its line");
+            line.remove(&(turn, ordinal));
+            if line.is_empty() {
+                self.grown.remove(&bucket);
+            }
+        }
+    }
+
+    /// Sets the timers of a job's time limits as they are now.
+    pub fn set_deadlines(&mut self, id: u64, job: &mut Job) {
+        let due = job.deadlines();
+        let Some(extra) = job.extra.as_deref_mut() else { return };
+        for (at, which) in [(0, 0u8), (1, 1)] {
+            if extra.armed[at] != due[at] {
+                self.deadlines.extend(due[at].map(|due| (due, id, which)));
+                if let Some(before) = extra.armed[at] {
+                    self.deadlines.remove(&(before, id, which));
+                }
+                extra.armed[at] = due[at];
+            }
+        }
     }
 
     /// The one copy of an owner's name.
@@ -116,6 +163,9 @@ impl Indexes {
         self.newest.insert(job.terms.owner.clone(), id);
         for edge in job.after() {
             self.dependents.insert((edge.job, id));
+            if edge.is_by_task() {
+                self.twins.insert((edge.job, id));
+            }
         }
         for (ordinal, record) in &job.records {
             match &record.phase {
@@ -125,6 +175,7 @@ impl Indexes {
                 Phase::Publishing(publication) if publication.assigned.is_none() => {
                     self.orphans.insert((id, *ordinal));
                 }
+                Phase::Pending if record.memory_mib > 0 => self.set_grown(id, job, *ordinal, record.memory_mib, true),
                 Phase::Publishing(_) | Phase::Pending | Phase::Leased(_) => {}
             }
         }

@@ -22,9 +22,9 @@ pub(crate) use self::{
     facts::{Fact, Facts},
     failures::{Failures, Group},
     jobs::{Jobs, SHARD},
-    record::{Lease, Phase, Publication, Published, Record},
+    record::{Kill, Lease, Phase, Publication, Published, Record},
     tasks::{CHUNK, Chunk, Place, Tasks},
-    terms::Terms,
+    terms::{Rule, Terms},
 };
 
 /// A plain job is an array with the index 0 alone.
@@ -72,12 +72,21 @@ pub(crate) struct Counts {
     pub failed: u32,
     pub cancelled: u32,
     pub skipped: u32,
+    /// Each waits for the one at its place in another array.
+    pub blocked: u32,
+    /// Queued again, with more memory than the others.
+    pub grown: u32,
 }
 
 impl Counts {
     /// Tasks that have not ended.
     pub fn unended(&self) -> u32 {
-        self.pending + self.backoff + self.active()
+        self.queued() + self.active()
+    }
+
+    /// Tasks that wait, for whatever reason.
+    pub fn queued(&self) -> u32 {
+        self.pending + self.backoff + self.blocked + self.grown
     }
 
     /// Tasks that count as running for `max_running`.
@@ -96,7 +105,7 @@ impl Counts {
             Place::Failed => &mut self.failed,
             Place::Cancelled => &mut self.cancelled,
             Place::Skipped => &mut self.skipped,
-            Place::Pending | Place::Active => unreachable!("not an end"),
+            Place::Pending | Place::Active | Place::Blocked => unreachable!("not an end"),
         }
     }
 }
@@ -138,13 +147,23 @@ pub(crate) struct Extra {
     pub details_bytes: u32,
     /// Wall clock at the last cancel or skip: the end of tasks that never had an attempt.
     pub stopped_ms: Option<i64>,
+    /// As what tasks failed that never had an attempt.
+    pub stopped_cause: Cause,
+    /// Log time from which its time limits count, if it has any.
+    pub released_ms: Option<u64>,
+    /// Derived: when they are over, as the timers have it.
+    pub armed: [Option<u64>; 2],
+    /// Which of them are over and done with.
+    pub fired: [bool; 2],
 }
 
 /// One dependency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Edge {
     pub job: u64,
     pub condition: DependencyCondition,
+    /// With the condition on exit codes: which.
+    pub exit_codes: Box<[u32]>,
     /// Once met it stays so, also when that job is retried.
     pub met: bool,
 }
@@ -158,23 +177,40 @@ pub(crate) enum Bearing {
 }
 
 impl Edge {
-    /// What it means that the job waited for is in this state.
-    pub fn bearing(&self, state: JobState) -> Bearing {
-        let met = match state {
+    /// Whether it is between single tasks; then what follows says nothing.
+    pub fn is_by_task(&self) -> bool {
+        self.condition == DependencyCondition::Element
+    }
+
+    /// What it means that the job waited for is in this state, which it reached with this exit code.
+    pub fn bearing(&self, state: JobState, exit_code: Option<i32>) -> Bearing {
+        use DependencyCondition as On;
+        let ended = match state {
             JobState::Unspecified | JobState::Waiting | JobState::Queued | JobState::Running => return Bearing::Open,
-            JobState::Succeeded => self.condition != DependencyCondition::Failure,
-            JobState::Failed => self.condition != DependencyCondition::Success,
-            JobState::Cancelled | JobState::Skipped => self.condition == DependencyCondition::Any,
+            JobState::Succeeded | JobState::Failed | JobState::Cancelled | JobState::Skipped => state,
+        };
+        let by_code =
+            || exit_code.and_then(|code| u32::try_from(code).ok()).is_some_and(|c| self.exit_codes.contains(&c));
+        let met = match self.condition {
+            On::Any => true,
+            On::Success | On::Element | On::Unspecified => ended == JobState::Succeeded,
+            On::Failure => ended == JobState::Failed,
+            On::ExitCode => by_code(),
         };
         if met { Bearing::Met } else { Bearing::Impossible }
     }
 
     /// The condition as the command line names it.
-    pub fn word(&self) -> &'static str {
+    pub fn word(&self) -> String {
         match self.condition {
-            DependencyCondition::Any => "the end",
-            DependencyCondition::Failure => "the failure",
-            DependencyCondition::Success | DependencyCondition::Unspecified => "the success",
+            DependencyCondition::Any => "the end".to_owned(),
+            DependencyCondition::Failure => "the failure".to_owned(),
+            DependencyCondition::ExitCode => {
+                let codes: Vec<String> = self.exit_codes.iter().map(ToString::to_string).collect();
+                format!("the exit code {}", codes.join(" or "))
+            }
+            DependencyCondition::Element => "the same task".to_owned(),
+            DependencyCondition::Success | DependencyCondition::Unspecified => "the success".to_owned(),
         }
     }
 }
@@ -202,6 +238,23 @@ impl Job {
         }
     }
 
+    /// Its time limits, if it has any that count from its release, count from now.
+    pub fn start_limits(&mut self, now_ms: u64) {
+        if self.terms.queue_time_limit_ms > 0 || self.terms.total_time_limit_ms > 0 {
+            let extra = self.extra_mut();
+            (extra.released_ms, extra.fired) = (Some(now_ms), [false; 2]);
+        }
+    }
+
+    /// The log time at which its `queue_time_limit` and its `total_time_limit` are over, as far as they still matter.
+    pub fn deadlines(&self) -> [Option<u64>; 2] {
+        let Some((extra, since)) = self.extra.as_deref().and_then(|extra| Some((extra, extra.released_ms?))) else {
+            return [None; 2];
+        };
+        let limits = [self.terms.queue_time_limit_ms, self.terms.total_time_limit_ms];
+        [0, 1].map(|at| (limits[at] > 0 && !extra.fired[at] && !self.ended()).then(|| since.saturating_add(limits[at])))
+    }
+
     pub fn extra_mut(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
     }
@@ -219,7 +272,7 @@ impl Job {
         if counts.active() > 0 {
             JobState::Running
         } else if counts.unended() > 0 {
-            if self.released { JobState::Queued } else { JobState::Waiting }
+            if self.released && counts.blocked < counts.unended() { JobState::Queued } else { JobState::Waiting }
         } else if counts.failed > 0 {
             JobState::Failed
         } else if counts.cancelled > 0 {
@@ -243,9 +296,14 @@ impl Job {
         }
     }
 
-    /// Whether tasks of it may be granted, as far as the job itself is concerned.
+    /// Whether queued tasks of it may be granted, if it has any.
+    pub fn startable(&self) -> bool {
+        self.released && !self.held && self.room() > 0
+    }
+
+    /// Whether it stands in its queue. (Tasks with memory of their own stand for themselves.)
     pub fn ready(&self) -> bool {
-        self.counts.pending > 0 && self.released && !self.held && self.room() > 0
+        self.counts.pending > 0 && self.startable()
     }
 
     /// The number of a task's latest attempt; 0: none yet.
@@ -275,6 +333,11 @@ impl Job {
 
     pub fn facts(&self, ordinal: u32) -> Vec<Fact> {
         self.tasks.facts(ordinal, self.created_ms)
+    }
+
+    /// The exit code that those who wait for it look at.
+    pub fn exit_code(&self) -> Option<i32> {
+        self.verdict().1
     }
 
     /// The cause, exit code and signal by which a job ended.

@@ -11,12 +11,14 @@
 //! `apply` (a file per command), `plan`, `explain`, `view`, `check`, `snapshot`.
 
 mod apply;
+mod ask;
 mod blobs;
 mod check;
 mod digest;
 mod explain;
 mod indexes;
 mod job;
+mod licenses;
 pub mod limits;
 mod outcome;
 mod plan;
@@ -27,10 +29,11 @@ mod session;
 mod shape;
 mod snapshot;
 mod state;
+mod usage;
 mod view;
 
 pub use check::Violation;
-pub use explain::{Pool, feasible};
+pub use explain::Pool;
 pub use outcome::{Applied, End, Event, Outcome, SessionEnd, Verdict};
 pub use plan::{Cursor, Plan, plan};
 pub use rejection::{Code, Rejection};

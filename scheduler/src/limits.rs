@@ -3,7 +3,7 @@
 use proto::ranges;
 
 /// Jobs in one submit.
-pub const JOBS_IN_A_SUBMIT: usize = 1_000;
+pub const JOBS_IN_A_SUBMIT: usize = 10_000;
 /// Jobs in the state, ended ones included: nothing leaves it yet.
 pub const JOBS: u64 = 20_000_000;
 /// Tasks of one job.
@@ -42,6 +42,40 @@ pub const PRIORITY: std::ops::RangeInclusive<i32> = -1_000..=1_000;
 pub const RETRIES: u32 = 10_000;
 /// Attempts of a task that the infrastructure may lose before the task fails (interfaces, section 2).
 pub const INFRASTRUCTURE_ATTEMPTS: u16 = 10;
+/// Rules of retry of one job.
+pub const RETRY_RULES: usize = 16;
+/// Exit codes that one rule or one dependency names.
+pub const EXIT_CODES: usize = 64;
+/// By how much memory may grow from one attempt to the next, in thousandths.
+pub const MEMORY_FACTOR_MILLI: std::ops::RangeInclusive<u32> = 1_001..=100_000;
+/// Other resources that one job may ask for instead.
+pub const ALTERNATIVES: usize = 7;
+/// Constraints of one job.
+pub const CONSTRAINTS: usize = 32;
+/// Values that one constraint names.
+pub const CONSTRAINT_VALUES: usize = 64;
+/// Different licenses that a task needs, and how many of one.
+pub const LICENSES_OF_A_JOB: usize = 16;
+/// Licenses of the grid, by name.
+pub const LICENSES: usize = 1_000;
+/// How many of a license there may be.
+pub const LICENSE_TOTAL: u64 = 1_000_000_000;
+/// Queues.
+pub const QUEUES: usize = 1_000;
+/// Bytes of a queue's or a license's name.
+pub const QUEUE_NAME_BYTES: usize = 128;
+/// Lowest and highest weight of a queue.
+pub const WEIGHT: std::ops::RangeInclusive<u32> = 1..=10_000;
+/// Use of the grid counts half after so long, when nothing else was said: 10 minutes.
+pub const HALF_LIFE_MS: u64 = 600_000;
+/// The longest half-life that may be asked for: 365 days.
+pub const LONGEST_HALF_LIFE_MS: u64 = 365 * 86_400_000;
+/// A time limit that may be asked for: a thousand years.
+pub const TIME_LIMIT_MS: u64 = 31_556_952_000_000;
+/// Jobs, different ones, that must fail on a worker in a row before it is quarantined.
+pub const QUARANTINE_JOBS: usize = 10;
+/// Within how much log time they must fail: 5 minutes.
+pub const QUARANTINE_MS: u64 = 300_000;
 /// Shortest wait before a retry when none is asked for.
 pub const MIN_BACKOFF_MS: u64 = 1_000;
 /// Longest wait before a retry when none is asked for.

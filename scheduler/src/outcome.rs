@@ -57,6 +57,12 @@ pub enum Outcome {
     },
     /// A worker was asked to drain.
     Worker(String),
+    /// A queue was made, changed or deleted.
+    Queue(String),
+    /// Use of the grid counts half after so many milliseconds.
+    FairShare(u64),
+    /// A license was set.
+    License(String),
     /// Grants, publications and timers: how many of the parts were in order; the rest was stale and skipped.
     Count(u32),
     /// There is nothing to say.
@@ -86,6 +92,8 @@ pub enum Event {
         key: AttemptKey,
         /// Whether it holds no capacity yet: to be started when there is room.
         ahead: bool,
+        /// What it gets, where that isn't what its job asks for first.
+        resources: Option<proto::v1::Resources>,
     },
     /// The process of an attempt is known to run.
     AttemptStarted {
@@ -115,6 +123,13 @@ pub enum Event {
         signal: i32,
         /// What it means for the task.
         end: End,
+    },
+    /// Attempts of a job, those that run too, may take so long from their start.
+    TimeLimitChanged {
+        /// Which.
+        job: u64,
+        /// Milliseconds; 0: no limit.
+        time_limit_ms: u64,
     },
     /// A session is asked to stop an attempt.
     KillAsked {

@@ -43,6 +43,11 @@ impl Rejection {
         self
     }
 
+    pub(crate) fn field(mut self, field: &'static str) -> Self {
+        self.field = field;
+        self
+    }
+
     pub(crate) fn invalid(field: &'static str, message: impl Into<String>) -> Self {
         Self::new(Code::InvalidArgument, "INVALID_ARGUMENT", field, message)
     }

@@ -34,6 +34,9 @@ pub(crate) enum Answer {
     Cancelled { job: u64, count: u32, note: Note },
     Job(u64),
     Worker(Arc<str>),
+    Queue(Arc<str>),
+    License(Arc<str>),
+    FairShare(u64),
 }
 
 /// Why a cancel stopped nothing, or not all.
@@ -73,6 +76,9 @@ impl Answer {
             }
             Self::Job(job) => Outcome::Job(*job),
             Self::Worker(name) => Outcome::Worker(name.to_string()),
+            Self::Queue(name) => Outcome::Queue(name.to_string()),
+            Self::License(name) => Outcome::License(name.to_string()),
+            Self::FairShare(half_life_ms) => Outcome::FairShare(*half_life_ms),
         }
     }
 }

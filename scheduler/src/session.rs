@@ -17,12 +17,28 @@ pub(crate) struct Session {
     pub silent_since_ms: Option<u64>,
     /// Why it gets nothing more; absent while it does.
     pub draining: Option<Arc<str>>,
+    /// Why it gets nothing until that is taken back.
+    pub cordoned: Option<Arc<str>>,
     /// Highest sequence of its reports that was applied.
     pub applied_sequence: u64,
     /// It gave back what it had ahead: nothing more of that kind until one of its attempts ends.
     pub sated: bool,
+    pub health: Health,
     /// Derived from the jobs' records.
     pub holds: Holds,
+}
+
+/// Whether what runs there fails, whichever job it is of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Health {
+    /// Different jobs that failed there since one succeeded there.
+    pub failed_jobs: Vec<u64>,
+    /// Log time of the first of these failures.
+    pub failing_since_ms: u64,
+    /// Log time of the last success.
+    pub succeeded_ms: Option<u64>,
+    /// Why it gets nothing more until an operator says otherwise.
+    pub quarantined: Option<Arc<str>>,
 }
 
 /// What a session is for its whole life.
@@ -57,6 +73,6 @@ impl Session {
 
     /// Whether it may get tasks at all.
     pub fn accepts(&self) -> bool {
-        self.draining.is_none()
+        self.draining.is_none() && self.cordoned.is_none() && self.health.quarantined.is_none()
     }
 }

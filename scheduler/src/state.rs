@@ -12,6 +12,7 @@ use crate::{
     digest,
     indexes::Indexes,
     job::Jobs,
+    licenses::Licenses,
     limits,
     queue::{self, Queue},
     requests::Requests,
@@ -33,6 +34,9 @@ pub struct State {
     /// The worker of every session there ever was; that of session 1 comes first.
     pub(crate) session_workers: Vector<Arc<str>>,
     pub(crate) queues: OrdMap<Arc<str>, Queue>,
+    /// Use of the grid counts half after so much log time.
+    pub(crate) half_life_ms: u64,
+    pub(crate) licenses: Licenses,
     pub(crate) requests: Requests,
     pub(crate) blobs: Blobs,
     pub(crate) indexes: Indexes,
@@ -52,6 +56,8 @@ impl State {
             sessions: OrdMap::new(),
             session_workers: Vector::new(),
             queues: OrdMap::unit(queue::DEFAULT.into(), Queue::new()),
+            half_life_ms: limits::HALF_LIFE_MS,
+            licenses: Licenses::default(),
             requests: Requests::default(),
             blobs: Blobs::default(),
             indexes: Indexes::default(),
@@ -117,10 +123,11 @@ impl State {
         self.marks.last().copied()
     }
 
-    /// Log time at which a `Tick` has something to do: a back-off is over, something is to be forgotten.
+    /// Log time at which a `Tick` has something to do: a back-off or a time limit is over, something is to be forgotten.
     pub fn next_timer_ms(&self) -> Option<u64> {
         let backoff = self.indexes.timers.get_min().map(|(due, _, _)| *due);
-        [backoff, self.requests.next_timer_ms(), self.blobs.next_timer_ms()].into_iter().flatten().min()
+        let deadline = self.indexes.deadlines.get_min().map(|(due, _, _)| *due);
+        [backoff, deadline, self.requests.next_timer_ms(), self.blobs.next_timer_ms()].into_iter().flatten().min()
     }
 
     /// What `apply` would refuse if this were the next command. A repeat of an accepted request is not refused.

@@ -42,6 +42,20 @@ pub struct JobSubmissionView {
     pub is_array: bool,
     /// What one task needs now, as changed by retries.
     pub resources: Resources,
+    /// What it takes instead where that doesn't fit, likewise.
+    pub alternatives: Vec<Resources>,
+    /// Of each attempt, milliseconds; 0: none. This and what follows as changed since the submit.
+    pub time_limit_ms: u64,
+    /// Milliseconds; 0: none.
+    pub queue_time_limit_ms: u64,
+    /// Milliseconds; 0: none.
+    pub total_time_limit_ms: u64,
+    /// Higher first.
+    pub priority: i32,
+    /// 0: no limit.
+    pub max_running: u32,
+    /// 0: no limit.
+    pub max_failures: u32,
     /// What it waits, or waited, for.
     pub after: Vec<v1::Dependency>,
     /// Whether it is held now.
@@ -59,7 +73,7 @@ pub struct SessionView {
     pub worker: String,
     /// Log time, milliseconds, at which it was noted as not heard of for half its time; absent: it isn't.
     pub silent_since_ms: Option<u64>,
-    /// Gets nothing more.
+    /// Gets nothing more: it drains, is cordoned or quarantined.
     pub draining: bool,
     /// Highest sequence of its reports that was applied.
     pub applied_sequence: u64,
@@ -76,6 +90,8 @@ pub enum Instruction {
         granted_index: u64,
         /// Whether it is to be started only when there is room.
         ahead: bool,
+        /// What it gets, where that isn't what its job asks for first.
+        resources: Option<Resources>,
     },
     /// It is to stop this attempt, of which it also holds the lease.
     Kill {
@@ -117,7 +133,7 @@ pub struct LogLocation {
 }
 
 /// Milliseconds since the Unix epoch, as the API has them.
-fn timestamp(wall_ms: i64) -> Timestamp {
+pub(crate) fn timestamp(wall_ms: i64) -> Timestamp {
     let nanos = wall_ms.rem_euclid(1000) as i32 * 1_000_000;
     Timestamp { seconds: wall_ms.div_euclid(1000), nanos }
 }

@@ -1,7 +1,7 @@
 //! Cancels. What is queued is cancelled at once; what has a lease is asked to stop and keeps its capacity until
 //! its end is reported, whatever that end is.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use proto::{
     internal::{CancelTasks, OrdinalRange},
@@ -11,7 +11,7 @@ use proto::{
 use super::Step;
 use crate::{
     Event, Outcome, Rejection, State,
-    job::{Fact, Job, Phase, Place},
+    job::{Fact, Job, Kill, Phase, Place},
     limits,
     requests::{Answer, Note},
 };
@@ -73,6 +73,9 @@ impl Step<'_> {
         } else {
             let stopped = self.stop(id, &spans);
             let whole = cancel.tasks.is_empty();
+            if cancel.cascade && whole {
+                self.cancel_dependents(id);
+            }
             if whole && stopped.count > 0 && !cancel.reason.is_empty() {
                 let reason: Arc<str> = cut(&cancel.reason, limits::REASON_BYTES).into();
                 self.state.jobs.get_mut(id).expect("it was looked up").extra_mut().reason = Some(reason);
@@ -91,6 +94,31 @@ impl Step<'_> {
         outcome
     }
 
+    /// Cancels all jobs that wait for this one, and those that wait for them.
+    fn cancel_dependents(&mut self, id: u64) {
+        let mut reached = BTreeSet::from([id]);
+        let mut next = vec![id];
+        while let Some(of) = next.pop() {
+            let waiting: Vec<u64> =
+                self.state.indexes.dependents.range((of, 0)..=(of, u64::MAX)).map(|(_, waiting)| *waiting).collect();
+            for waiting in waiting {
+                if !reached.insert(waiting) {
+                    continue;
+                }
+                next.push(waiting);
+                let job = self.state.jobs.get(waiting).expect("what waits is a job");
+                let count = job.tasks.count();
+                if job.ended() {
+                    continue;
+                }
+                let reason: Arc<str> =
+                    format!("job {id}, for which it waited, was cancelled with all behind it").into();
+                self.stop(waiting, &[(0, count)]);
+                self.state.jobs.get_mut(waiting).expect("it was found").extra_mut().reason = Some(reason);
+            }
+        }
+    }
+
     /// Stops the tasks of a job that lie in these spans.
     pub(super) fn stop(&mut self, id: u64, spans: &[(u32, u32)]) -> Stopped {
         let mut stopped = Stopped::default();
@@ -100,8 +128,10 @@ impl Step<'_> {
             let job = self.state.jobs.get_mut(id).expect("it was looked up");
             let moved = job.tasks.shift(*first, *end, Place::Pending, Place::Cancelled);
             job.counts.pending -= moved;
-            job.counts.cancelled += moved;
-            stopped.count += moved;
+            let blocked = job.tasks.shift(*first, *end, Place::Blocked, Place::Cancelled);
+            job.counts.blocked -= blocked;
+            job.counts.cancelled += moved + blocked;
+            stopped.count += moved + blocked;
             job.extra_mut().stopped_ms = Some(wall_ms);
             self.touch_tasks(id, *first, end - first);
         }
@@ -117,9 +147,9 @@ impl Step<'_> {
             let record = job.records.get_mut(&ordinal).expect("it was listed");
             let attempt = record.attempt;
             match &mut record.phase {
-                Phase::Leased(lease) if lease.kill_index.is_some() => stopped.asked_before += 1,
+                Phase::Leased(lease) if lease.kill.is_some() => stopped.asked_before += 1,
                 Phase::Leased(lease) => {
-                    lease.kill_index = Some(*index);
+                    lease.kill = Some(Kill { index: *index, cause: Cause::Cancelled });
                     let key = AttemptKey { job_id: id, ordinal, attempt };
                     self.events.push(Event::KillAsked { session: lease.session, key, cause: Cause::Cancelled });
                     stopped.count += 1;
@@ -134,6 +164,14 @@ impl Step<'_> {
                     stopped.count += 1;
                 }
                 Phase::Pending => {
+                    let memory_mib = record.memory_mib;
+                    if memory_mib > 0 {
+                        indexes.set_grown(id, job, ordinal, memory_mib, false);
+                        job.tasks.set(ordinal, Place::Cancelled);
+                        job.counts.grown -= 1;
+                        job.counts.cancelled += 1;
+                        stopped.count += 1;
+                    }
                     job.records.remove(&ordinal);
                     // Its attempts were given back; their number must not be used again by a retry.
                     if attempt > job.tasks.newest_attempt(ordinal) {
@@ -146,7 +184,7 @@ impl Step<'_> {
 }
 
 /// The fact of an attempt that never started and whose task was cancelled after.
-fn given_back(attempt: u32, wall_ms: i64) -> Fact {
+pub(super) fn given_back(attempt: u32, wall_ms: i64) -> Fact {
     Fact {
         attempt,
         session: 0,

@@ -8,7 +8,8 @@ use proto::v1::{AttemptKey, Cause};
 use super::Step;
 use crate::{
     Event, State,
-    job::{Fact, Job, Lease, Phase, Place, Publication},
+    indexes::Indexes,
+    job::{Fact, Job, Lease, Phase, Place, Publication, Rule},
     limits,
     outcome::End,
 };
@@ -17,8 +18,8 @@ use crate::{
 pub(super) struct Ending {
     pub key: AttemptKey,
     pub fact: Fact,
-    /// It had been asked to stop: whatever it ended with, its task is cancelled.
-    pub killed: bool,
+    /// It had been asked to stop, for this.
+    pub killed: Option<Cause>,
     /// Whether trying again could help.
     pub retryable: bool,
     /// An encoded manifest: there are outputs to publish.
@@ -36,10 +37,12 @@ enum Budget {
     None,
 }
 
-/// The default retry rules (interfaces, section 2).
-fn budget_of(cause: Cause) -> Budget {
+/// The rules of retry: those of the job, or the default ones (interfaces, section 2).
+fn budget_of(rules: &[Rule], cause: Cause, exit_code: i32) -> Budget {
+    let named = || rules.is_empty() || rules.iter().any(|rule| rule.holds(cause, exit_code));
     match cause {
-        Cause::ExitCode | Cause::Signal | Cause::OutOfMemory | Cause::TimeLimit => Budget::Own,
+        Cause::ExitCode | Cause::Signal | Cause::OutOfMemory | Cause::TimeLimit if named() => Budget::Own,
+        Cause::ExitCode | Cause::Signal | Cause::OutOfMemory | Cause::TimeLimit => Budget::None,
         // Staging that can't succeed, as with a missing key, comes with `retryable` false.
         Cause::WorkerLost | Cause::SpotReclaimed | Cause::StageIn | Cause::StageOut => Budget::Infrastructure,
         Cause::CommandNotFound
@@ -75,7 +78,7 @@ impl Step<'_> {
     /// Takes the lease of this very attempt from this very session, whose capacity is free again. The record
     /// stays, pending, until [`Step::conclude`] decides.
     pub(super) fn take_lease(&mut self, session_id: u64, key: &AttemptKey) -> Option<Lease> {
-        let State { jobs, sessions, queues, .. } = &mut *self.state;
+        let State { jobs, sessions, queues, licenses, time_ms, half_life_ms, .. } = &mut *self.state;
         let held = jobs.get(key.job_id)?.records.get(&key.ordinal)?;
         if held.attempt != key.attempt || held.lease()?.session != session_id {
             return None;
@@ -87,12 +90,14 @@ impl Step<'_> {
             Some(_) => job.counts.running -= 1,
             None => job.counts.leased -= 1,
         }
-        let shape = lease.shape(&job.terms.shape);
+        let shape = lease.shape(job.terms.shape());
         let queue = queues.get_mut(&job.terms.queue).expect("a job's queue exists");
+        queue.count_usage(*time_ms, *half_life_ms);
         queue.load.running -= 1;
         if !lease.ahead {
             queue.load.used.subtract(&shape);
         }
+        licenses.give_back(&job.terms.ask.licenses);
         // Absent while the session itself is ending.
         if let Some(session) = sessions.get_mut(&session_id) {
             session.holds.leases.remove(&(key.job_id, key.ordinal));
@@ -108,19 +113,21 @@ impl Step<'_> {
     /// Lets what a session holds ahead take the capacity that came free, in the order in which it was granted:
     /// so will the worker.
     pub(super) fn promote(&mut self, session_id: u64) {
-        let State { jobs, sessions, queues, .. } = &mut *self.state;
+        let State { jobs, sessions, queues, time_ms, half_life_ms, .. } = &mut *self.state;
         let Some(session) = sessions.get_mut(&session_id) else { return };
         while let Some(&(granted, job_id, ordinal)) = session.holds.ahead.get_min() {
             let job = jobs.get(job_id).expect("a lease is of a job");
             let lease = job.records.get(&ordinal).and_then(|record| record.lease()).expect("a lease has a record");
-            let shape = lease.shape(&job.terms.shape);
+            let shape = lease.shape(job.terms.shape());
             if !shape.fits(&session.free()) {
                 return;
             }
             session.holds.ahead.remove(&(granted, job_id, ordinal));
             session.holds.used.add(&shape);
             let job = jobs.get_mut(job_id).expect("a lease is of a job");
-            queues.get_mut(&job.terms.queue).expect("a job's queue exists").load.used.add(&shape);
+            let queue = queues.get_mut(&job.terms.queue).expect("a job's queue exists");
+            queue.count_usage(*time_ms, *half_life_ms);
+            queue.load.used.add(&shape);
             job.records.get_mut(&ordinal).and_then(|record| record.lease_mut()).expect("a lease has a record").ahead =
                 false;
         }
@@ -129,23 +136,28 @@ impl Step<'_> {
     /// Decides what the end of an attempt means for its task.
     pub(super) fn conclude(&mut self, ending: Ending) -> End {
         let Ending { key, mut fact, killed, retryable, manifest } = ending;
-        let State { jobs, sessions, indexes, index, time_ms, .. } = &mut *self.state;
+        let State { jobs, sessions, queues, indexes, index, time_ms, .. } = &mut *self.state;
         let job = jobs.get_mut(key.job_id).expect("an attempt is of a job");
         let record = job.records.get_mut(&key.ordinal).expect("an attempt has a record");
         let (ran, cause, exit_code, signal, session) =
             (fact.run_ms, fact.cause, fact.exit_code, fact.signal, fact.session);
         let succeeded = cause == Cause::ExitCode && exit_code == 0;
-        let end = if killed || cause == Cause::Cancelled {
+        let end = if killed == Some(Cause::Cancelled) || cause == Cause::Cancelled {
             End::Cancelled
         } else if succeeded {
             if manifest.is_some() { End::Publishing } else { End::Succeeded }
-        } else if job.terms.at_most_once || !retryable {
+        } else if job.terms.at_most_once || !retryable || killed.is_some() {
             End::Failed
         } else {
-            match budget_of(cause) {
+            match budget_of(&job.terms.rules, cause, exit_code) {
                 Budget::Own if u32::from(record.failures) < job.terms.retries => {
                     record.failures = record.failures.saturating_add(1);
                     let number = record.failures;
+                    if cause == Cause::OutOfMemory {
+                        let memory_mib = record.memory_mib.max(job.terms.shape().memory_mib);
+                        let grown = job.terms.rules.iter().map(|rule| rule.next_memory_after(cause, memory_mib)).max();
+                        record.memory_mib = grown.filter(|grown| *grown > memory_mib).unwrap_or(record.memory_mib);
+                    }
                     End::Retried { not_before_ms: *time_ms + backoff_ms(job, &key, number) }
                 }
                 Budget::Infrastructure if record.lost < limits::INFRASTRUCTURE_ATTEMPTS => {
@@ -159,6 +171,11 @@ impl Step<'_> {
         };
         if matches!(cause, Cause::ExitCode) && end != End::Cancelled {
             job.runs.note(ran);
+        }
+        if fact.start_ms.is_some()
+            && let Some(queue) = queues.get_mut(&job.terms.queue)
+        {
+            queue.recent.note(ran);
         }
         match end {
             End::Publishing => {
@@ -176,12 +193,15 @@ impl Step<'_> {
             }
             End::Succeeded => close(job, &key, Place::Succeeded, fact),
             End::Cancelled => {
-                if killed {
+                if killed.is_some() {
                     fact.cause = Cause::Cancelled;
                 }
                 close(job, &key, Place::Cancelled, fact);
             }
             End::Failed => {
+                if let Some(cause) = killed {
+                    fact.cause = cause;
+                }
                 job.extra_mut().failures.add(key.ordinal, &fact);
                 close(job, &key, Place::Failed, fact);
             }
@@ -195,8 +215,7 @@ impl Step<'_> {
                     job.counts.backoff += 1;
                 } else {
                     record.phase = Phase::Pending;
-                    job.tasks.set(key.ordinal, Place::Pending);
-                    job.counts.pending += 1;
+                    requeue(job, indexes, key.job_id, key.ordinal);
                 }
             }
         }
@@ -222,6 +241,21 @@ impl Step<'_> {
         if self.stop(id, &[(0, count)]).count > 0 {
             let reason = format!("{failed} of its tasks failed, as many as its limit of failures allows");
             self.state.jobs.get_mut(id).expect("it was found").extra_mut().reason = Some(reason.into());
+        }
+    }
+}
+
+/// Lets a task be granted again: with the others of its job, or in a line of its own.
+pub(super) fn requeue(job: &mut Job, indexes: &mut Indexes, id: u64, ordinal: u32) {
+    match job.records.get(&ordinal).map_or(0, |record| record.memory_mib) {
+        0 => {
+            job.tasks.set(ordinal, Place::Pending);
+            job.counts.pending += 1;
+        }
+        memory_mib => {
+            job.tasks.set(ordinal, Place::Active);
+            job.counts.grown += 1;
+            indexes.set_grown(id, job, ordinal, memory_mib, true);
         }
     }
 }

@@ -85,7 +85,7 @@ impl Step<'_> {
         let Some(publication) = self.take_publication(session, key) else { return false };
         let detail = cut(detail, limits::DETAIL_BYTES).into();
         let fact = Fact { cause: Cause::StageOut, exit_code: 0, detail, place: Place::Failed, ..publication.fact };
-        self.conclude(Ending { key: *key, fact, killed: false, retryable, manifest: None });
+        self.conclude(Ending { key: *key, fact, killed: None, retryable, manifest: None });
         true
     }
 }

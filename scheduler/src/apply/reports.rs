@@ -7,7 +7,11 @@ use proto::{
     v1::{AttemptKey, Cause, Ended, Manifest, ReportItem, report_item::Item},
 };
 
-use super::{Step, cancel::cut, ends::Ending};
+use super::{
+    Step,
+    cancel::cut,
+    ends::{Ending, requeue},
+};
 use crate::{
     Event, Outcome, Rejection, State, Verdict,
     job::{Fact, Lease, Phase, Place},
@@ -133,13 +137,13 @@ impl Step<'_> {
     /// keeps its own.
     fn count_start(&mut self, session_id: u64, key: &AttemptKey) {
         self.promote(session_id);
-        let State { jobs, sessions, queues, .. } = &mut *self.state;
+        let State { jobs, sessions, queues, time_ms, half_life_ms, .. } = &mut *self.state;
         let session = sessions.get_mut(&session_id).expect("it was looked up");
         let place = |jobs: &crate::job::Jobs, at: (u64, u32)| {
             let job = jobs.get(at.0)?;
             let lease = job.records.get(&at.1)?.lease()?;
             let idle = !lease.ahead && lease.start_ms.is_none() && !job.terms.at_most_once;
-            Some((lease.ahead, idle, lease.granted_index, lease.shape(&job.terms.shape)))
+            Some((lease.ahead, idle, lease.granted_index, lease.shape(job.terms.shape())))
         };
         let me = (key.job_id, key.ordinal);
         let Some((true, _, granted, shape)) = place(jobs, me) else { return };
@@ -154,7 +158,9 @@ impl Step<'_> {
             let job = jobs.get_mut(at.0).expect("it was found");
             let lease = job.records.get_mut(&at.1).and_then(|record| record.lease_mut()).expect("it was found");
             lease.ahead = ahead;
-            let used = &mut queues.get_mut(&job.terms.queue).expect("a job's queue exists").load.used;
+            let queue = queues.get_mut(&job.terms.queue).expect("a job's queue exists");
+            queue.count_usage(*time_ms, *half_life_ms);
+            let used = &mut queue.load.used;
             if ahead { used.subtract(&shape) } else { used.add(&shape) }
         }
     }
@@ -166,16 +172,16 @@ impl Step<'_> {
             session.sated = true;
         }
         self.events.push(Event::AttemptReturned { session: session_id, key: *key });
-        if lease.kill_index.is_some() {
-            let ended = Ended { cause: Cause::Cancelled as i32, ..Ended::default() };
+        if let Some(kill) = lease.kill {
+            let ended = Ended { cause: kill.cause as i32, ..Ended::default() };
             let fact = fact_of(&lease, key, &ended, self.state.wall_ms);
-            self.conclude(Ending { key: *key, fact, killed: true, retryable: false, manifest: None });
+            self.conclude(Ending { key: *key, fact, killed: Some(kill.cause), retryable: false, manifest: None });
             return true;
         }
-        let job = self.state.jobs.get_mut(key.job_id).expect("it was found");
+        let State { jobs, indexes, .. } = &mut *self.state;
+        let job = jobs.get_mut(key.job_id).expect("it was found");
         // `take_lease` left the record as it is to be.
-        job.tasks.set(key.ordinal, Place::Pending);
-        job.counts.pending += 1;
+        requeue(job, indexes, key.job_id, key.ordinal);
         self.touch_tasks(key.job_id, key.ordinal, 1);
         true
     }
@@ -191,10 +197,15 @@ impl Step<'_> {
             job.started_ms.get_or_insert(start_ms);
         }
         let manifest = ended.manifest.as_ref().filter(|manifest| !is_empty(manifest));
+        let (cause, good) = (fact.cause, fact.cause == Cause::ExitCode && fact.exit_code == 0);
+        let killed = lease.kill.map(|kill| kill.cause);
+        if killed.is_none() {
+            self.note_health(session_id, key.job_id, cause, good);
+        }
         self.conclude(Ending {
             key: *key,
             fact,
-            killed: lease.kill_index.is_some(),
+            killed,
             retryable: ended.retryable,
             manifest: manifest.map(|manifest| manifest.encode_to_vec().into()),
         });

@@ -1,20 +1,20 @@
 //! New attempts for tasks that have ended. Their numbers count on; their budgets begin anew; jobs that waited
 //! for this one are not touched.
 
-use std::sync::Arc;
-
-use proto::{internal::RetryTasks, v1::Resources};
+use proto::{
+    internal::RetryTasks,
+    v1::{Cause, Resources},
+};
 
 use super::{
     Step,
-    cancel::{admit_selection, selected},
+    cancel::{admit_selection, given_back, selected},
     dependencies::state_word,
-    submit::admit_resources,
+    needs::admit_resources,
 };
 use crate::{
     Outcome, Rejection, State,
-    indexes::Bucket,
-    job::{Bearing, Job, Place, Terms},
+    job::{Bearing, Edge, Fact, Job, Place},
     limits,
     requests::Answer,
     shape::Shape,
@@ -26,7 +26,7 @@ impl State {
         let job = self.jobs.get(id).ok_or_else(|| Rejection::job_not_found("job_id", id))?;
         admit_selection(job, &retry.tasks)?;
         if let Some(asked) = &retry.resources {
-            admit_resources(&Resources::from(replaced(&job.terms.shape, asked)))?;
+            admit_resources(&Resources::from(replaced(job.terms.shape(), asked)))?;
         }
         let spans = selected(job, &retry.tasks);
         let publishing =
@@ -43,6 +43,11 @@ impl State {
             let kind = if retry.failed_only { "failed" } else { "ended" };
             return Err(Rejection::conflict("NOTHING_TO_RETRY", format!("no such task of job {id} has {kind}")));
         }
+        if !self.queues.contains_key(&job.terms.queue) {
+            let message = format!("the queue `{}` of job {id} was deleted", job.terms.queue);
+            return Err(Rejection::conflict("QUEUE_NOT_FOUND", message)
+                .hint(format!("create it again with `millgrid queue create {}`", job.terms.queue)));
+        }
         if job.terms.at_most_once && self.started_once(job, &spans, retry.failed_only) {
             let message = format!("job {id} is to run at most once, and these tasks may have started");
             return Err(Rejection::conflict("AT_MOST_ONCE", message).hint("submit it as a new job"));
@@ -58,9 +63,9 @@ impl State {
         if job.released {
             return Ok(());
         }
-        for edge in job.after().iter().filter(|edge| !edge.met) {
+        for edge in job.after().iter().filter(|edge| !edge.met && !edge.is_by_task()) {
             let state = self.jobs.get(edge.job).map_or(proto::v1::JobState::Unspecified, Job::state);
-            if edge.bearing(state) == Bearing::Impossible {
+            if self.bearing(edge) == Bearing::Impossible {
                 let (word, other) = (edge.word(), edge.job);
                 let message = format!("job {id} waits for {word} of job {other}, which {}", state_word(state));
                 return Err(Rejection::conflict("DEPENDENCY", message).hint(format!("retry job {other} first")));
@@ -106,53 +111,40 @@ fn replaced(shape: &Shape, by: &Resources) -> Shape {
 
 impl Step<'_> {
     pub fn retry(&mut self, retry: &RetryTasks) -> Outcome {
-        let id = retry.job_id;
+        let (id, now_ms) = (retry.job_id, self.state.time_ms);
         let job = self.state.jobs.get_mut(id).expect("it was looked up");
         let spans = selected(job, &retry.tasks);
         forget_failures(job, &spans);
+        let by_task = job.after().iter().any(Edge::is_by_task);
+        let to = if by_task { Place::Blocked } else { Place::Pending };
         for place in places(retry.failed_only) {
             for (first, end) in &spans {
-                let moved = job.tasks.shift(*first, *end, *place, Place::Pending);
+                let moved = job.tasks.shift(*first, *end, *place, to);
                 *job.counts.ended_mut(*place) -= moved;
-                job.counts.pending += moved;
+                *(if by_task { &mut job.counts.blocked } else { &mut job.counts.pending }) += moved;
             }
+        }
+        if job.released {
+            job.start_limits(now_ms);
         }
         if let Some(extra) = job.extra.as_deref_mut() {
             extra.reason = None;
         }
         for (first, end) in spans {
             self.touch_tasks(id, first, end - first);
+            if by_task {
+                self.weigh_twins(id, first, end);
+            }
         }
         if let Some(asked) = &retry.resources {
-            self.replace_resources(id, asked);
+            let terms = self.state.jobs.get(id).expect("it was looked up").terms.clone();
+            let terms = self.with_shapes(&terms, |shape| replaced(shape, asked));
+            self.replace_terms(id, terms);
         }
         self.settle();
         self.weigh_dependencies(id);
         self.state.requests.store(retry.request.as_ref(), Answer::Job(id), self.state.time_ms);
         Outcome::Job(id)
-    }
-
-    fn replace_resources(&mut self, id: u64, asked: &Resources) {
-        let State { jobs, indexes, .. } = &mut *self.state;
-        let job = jobs.get_mut(id).expect("it was looked up");
-        let before = job.terms.shape;
-        let shape = replaced(&before, asked);
-        if shape == before {
-            return;
-        }
-        indexes.set_ready(id, job, false);
-        debug_assert!(
-            indexes.ready.get(&Bucket::of(&job.terms)).is_none_or(|line| line.iter().all(|turn| turn.1 != id))
-        );
-        let leased: Vec<u32> =
-            job.records.iter().filter(|(_, record)| record.lease().is_some()).map(|(ordinal, _)| *ordinal).collect();
-        for ordinal in leased {
-            if let Some(lease) = job.records.get_mut(&ordinal).and_then(|record| record.lease_mut()) {
-                // What it gives back is what it took.
-                lease.pinned.get_or_insert_with(|| Box::new(before));
-            }
-        }
-        job.terms = indexes.intern(Terms { shape, ..Terms::clone(&Arc::clone(&job.terms)) });
     }
 }
 
@@ -166,9 +158,12 @@ fn forget_failures(job: &mut Job, spans: &[(u32, u32)]) {
         job.extra_mut().failures = crate::job::Failures::default();
         return;
     }
-    let facts: Vec<_> = ordinals_in(job, spans, Place::Failed)
-        .filter_map(|ordinal| Some((ordinal, job.newest_fact(ordinal)?)))
-        .collect();
+    let untried = job.extra.as_deref().map_or(Cause::Unspecified, |extra| extra.stopped_cause);
+    let last = |ordinal| {
+        let tried = job.newest_fact(ordinal).filter(|fact| fact.place == Place::Failed);
+        (ordinal, tried.unwrap_or_else(|| Fact { cause: untried, ..given_back(0, 0) }))
+    };
+    let facts: Vec<_> = ordinals_in(job, spans, Place::Failed).map(last).collect();
     for (ordinal, fact) in facts {
         job.extra_mut().failures.remove(ordinal, &fact);
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::{
-    internal::{DrainWorker, ExpireSession, NoteSilence, OpenSession},
+    internal::{DrainWorker, ExpireSession, NoteSilence, OpenSession, SetCordon},
     v1::{AttemptKey, Cause, Ended},
 };
 
@@ -14,7 +14,7 @@ use crate::{
     limits,
     outcome::SessionEnd,
     requests::Answer,
-    session::{About, Holds, Session},
+    session::{About, Health, Holds, Session},
     shape::Shape,
 };
 
@@ -60,6 +60,17 @@ impl State {
         Err(Rejection::conflict("SESSION_ENDED", message).hint("join anew"))
     }
 
+    pub(crate) fn admit_cordon(&self, set: &SetCordon) -> Result<(), Rejection> {
+        let Some(session) = self.indexes.workers.get(set.worker.as_str()).and_then(|id| self.sessions.get(id)) else {
+            return Err(worker_not_found(&set.worker));
+        };
+        if !set.cordoned && session.draining.is_some() {
+            let message = format!("worker `{}` is being drained, which isn't undone", set.worker);
+            return Err(Rejection::conflict("WORKER_DRAINING", message).hint("it takes tasks again when it joins anew"));
+        }
+        Ok(())
+    }
+
     pub(crate) fn admit_drain(&self, drain: &DrainWorker) -> Result<(), Rejection> {
         match self.indexes.workers.get(drain.worker.as_str()) {
             Some(session) if drain.session == 0 || drain.session == *session => Ok(()),
@@ -67,13 +78,14 @@ impl State {
                 let message = format!("session {} of worker `{}` has ended", drain.session, drain.worker);
                 Err(Rejection::conflict("SESSION_ENDED", message).hint("join anew"))
             }
-            None => {
-                let message = format!("there is no worker `{}`", drain.worker);
-                Err(Rejection::new(Code::NotFound, "WORKER_NOT_FOUND", "name", message)
-                    .hint("list them with `millgrid worker ls`"))
-            }
+            None => Err(worker_not_found(&drain.worker)),
         }
     }
+}
+
+fn worker_not_found(name: &str) -> Rejection {
+    Rejection::new(Code::NotFound, "WORKER_NOT_FOUND", "name", format!("there is no worker `{name}`"))
+        .hint("list them with `millgrid worker ls`")
 }
 
 impl Step<'_> {
@@ -95,8 +107,10 @@ impl Step<'_> {
             about: Arc::new(about),
             silent_since_ms: None,
             draining: None,
+            cordoned: None,
             applied_sequence: 0,
             sated: false,
+            health: Health::default(),
             holds: Holds::default(),
         };
         self.state.sessions.insert(id, session);
@@ -125,7 +139,13 @@ impl Step<'_> {
             let lost = Ended { cause: Cause::WorkerLost as i32, ..Ended::default() };
             let mut fact = fact_of(&lease, &key, &lost, self.state.wall_ms);
             fact.detail = detail.clone();
-            self.conclude(Ending { key, fact, killed: lease.kill_index.is_some(), retryable: true, manifest: None });
+            self.conclude(Ending {
+                key,
+                fact,
+                killed: lease.kill.map(|kill| kill.cause),
+                retryable: true,
+                manifest: None,
+            });
         }
         for (job_id, ordinal) in session.holds.publications {
             let job = self.state.jobs.get_mut(job_id).expect("a publication is of a job");
@@ -141,10 +161,26 @@ impl Step<'_> {
         let session = self.state.sessions.get_mut(&note.session).expect("it was looked up");
         if session.silent_since_ms.is_some() != note.silent {
             session.silent_since_ms = note.silent.then_some(self.state.time_ms);
-            let draining = session.draining.is_some();
+            let draining = !session.accepts();
             self.events.push(Event::SessionChanged { session: note.session, silent: note.silent, draining });
         }
         Outcome::Nothing
+    }
+
+    /// Cordons a worker; or ends that, and a quarantine.
+    pub fn set_cordon(&mut self, set: &SetCordon) -> Outcome {
+        let id = *self.state.indexes.workers.get(set.worker.as_str()).expect("it was looked up");
+        let session = self.state.sessions.get_mut(&id).expect("a worker's session lives");
+        if set.cordoned {
+            session.cordoned.get_or_insert_with(|| cut(&set.reason, limits::REASON_BYTES).into());
+        } else {
+            (session.cordoned, session.health) = (None, Health::default());
+        }
+        let (silent, draining) = (session.silent_since_ms.is_some(), !session.accepts());
+        self.events.push(Event::SessionChanged { session: id, silent, draining });
+        let worker = session.about.worker.clone();
+        self.state.requests.store(set.request.as_ref(), Answer::Worker(worker.clone()), self.state.time_ms);
+        Outcome::Worker(worker.to_string())
     }
 
     pub fn drain(&mut self, drain: &DrainWorker) -> Outcome {

@@ -3,26 +3,34 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use imbl::OrdMap;
+use prost::Message;
 use proto::{
-    internal::{JobSubmission, PutBlob, SubmitJobs, dependency::On},
+    internal::{Dependency, JobSubmission, JobSubmissions, PutBlob, SubmitJobs, dependency::On},
     ranges,
-    v1::{DependencyCondition, JobState, Resources},
+    v1::DependencyCondition,
 };
 
 use super::Step;
 use crate::{
     Code, Event, Outcome, Rejection, State,
+    ask::Ask,
     blobs::Hash,
-    job::{Counts, Edge, Extra, Indexed, Job, Runs, Tasks, Terms},
+    job::{Counts, Edge, Extra, Indexed, Job, Place, Rule, Runs, Tasks, Terms},
     limits,
     queue::DEFAULT,
     requests::Answer,
-    shape::Shape,
 };
 
 impl State {
     pub(crate) fn admit_submit(&self, submit: &SubmitJobs) -> Result<(), Rejection> {
-        let count = submit.jobs.len();
+        let read;
+        let jobs = if submit.parts.is_empty() {
+            &submit.jobs
+        } else {
+            read = self.read_parts(submit)?;
+            &read
+        };
+        let count = jobs.len();
         if count == 0 {
             return Err(Rejection::invalid("specs", "there is no job in the request"));
         }
@@ -40,8 +48,8 @@ impl State {
         }
         let (mut tasks, mut spec_bytes) = (0, 0);
         let mut by_queue: BTreeMap<&str, u64> = BTreeMap::new();
-        for (position, job) in submit.jobs.iter().enumerate() {
-            let tasks_of_job = self.admit_job(position, job)?;
+        for (position, job) in jobs.iter().enumerate() {
+            let tasks_of_job = self.admit_job(position, job, jobs)?;
             tasks += tasks_of_job;
             spec_bytes += job.spec.len() as u64;
             *by_queue.entry(queue_of(job)).or_default() += tasks_of_job;
@@ -61,6 +69,12 @@ impl State {
         }
         for (name, more) in by_queue {
             let queue = self.queues.get(name).expect("its queue was looked up");
+            if queue.draining {
+                let message = format!("queue `{name}` is drained: it takes no new jobs");
+                return Err(Rejection::conflict("QUEUE_DRAINING", message)
+                    .field("queue")
+                    .hint("submit to another queue, or open it with `millgrid queue resume`"));
+            }
             let queued = queue.load.queued;
             if queue.max_queued > 0 && queued + more > queue.max_queued {
                 let message =
@@ -73,7 +87,7 @@ impl State {
     }
 
     /// Looks through one job of a submit; its number of tasks.
-    fn admit_job(&self, position: usize, job: &JobSubmission) -> Result<u64, Rejection> {
+    fn admit_job(&self, position: usize, job: &JobSubmission, jobs: &[JobSubmission]) -> Result<u64, Rejection> {
         if job.spec.len() > limits::SPEC_BYTES {
             let message = format!("the spec has {} bytes, {} at most", job.spec.len(), limits::SPEC_BYTES);
             return Err(Rejection::invalid("spec", message).hint("put large values into blobs or on S3"));
@@ -93,24 +107,12 @@ impl State {
             let message = format!("the priority {} isn't between {low} and {high}", job.priority);
             return Err(Rejection::invalid("priority", message));
         }
-        let Some(resources) = &job.resources else {
-            return Err(Rejection::invalid("resources", "the resources are missing"));
-        };
-        admit_resources(resources)?;
-        if job.retries > limits::RETRIES {
-            let message = format!("{} retries are asked for, {} at most", job.retries, limits::RETRIES);
-            return Err(Rejection::invalid("retry.retries", message));
-        }
-        let (low, high) = backoff_of(job);
-        if low > high || high > limits::BACKOFF_MS {
-            let message = format!("a back-off from {low} ms to {high} ms isn't a rising span up to one day");
-            return Err(Rejection::invalid("retry.max_backoff", message));
-        }
+        self.admit_needs(job)?;
         let tasks = ranges::validate(&job.ranges).map_err(|why| Rejection::invalid("array.ranges", why.to_string()))?;
         if !job.is_array && (tasks != 1 || job.ranges[0].first != 0) {
             return Err(Rejection::invalid("array.ranges", "a job that isn't an array has the index 0 alone"));
         }
-        self.admit_dependencies(position, job)?;
+        self.admit_dependencies(position, job, jobs)?;
         if job.blobs.len() > limits::BLOBS_OF_A_JOB {
             let message = format!("the job refers to {} blobs, {} at most", job.blobs.len(), limits::BLOBS_OF_A_JOB);
             return Err(Rejection::invalid("array.rows", message));
@@ -126,7 +128,12 @@ impl State {
         Ok(tasks)
     }
 
-    fn admit_dependencies(&self, position: usize, job: &JobSubmission) -> Result<(), Rejection> {
+    fn admit_dependencies(
+        &self,
+        position: usize,
+        job: &JobSubmission,
+        jobs: &[JobSubmission],
+    ) -> Result<(), Rejection> {
         if job.after.len() > limits::DEPENDENCIES {
             let message = format!("the job waits for {} others, {} at most", job.after.len(), limits::DEPENDENCIES);
             return Err(Rejection::invalid("after", message).hint("let a job in between wait for some of them"));
@@ -135,22 +142,51 @@ impl State {
             if dependency.condition() == DependencyCondition::Unspecified {
                 return Err(Rejection::invalid(
                     "after",
-                    "a dependency doesn't say on what: success, any end or failure",
+                    "a dependency doesn't say on what: success, any end, failure, exit codes or element",
                 ));
             }
-            match dependency.on {
-                Some(On::JobId(id)) if self.jobs.get(id).is_some() => {}
-                Some(On::JobId(id)) => return Err(Rejection::job_not_found("after", id)),
-                Some(On::Position(other)) if (other as usize) < position => {}
+            admit_exit_codes(dependency)?;
+            let size = match dependency.on {
+                Some(On::JobId(id)) => match self.jobs.get(id) {
+                    Some(other) => u64::from(other.tasks.count()),
+                    None => return Err(Rejection::job_not_found("after", id)),
+                },
+                Some(On::Position(other)) if (other as usize) < position => {
+                    jobs[other as usize].ranges.iter().map(proto::v1::IndexRange::count).sum()
+                }
                 Some(On::Position(other)) => {
                     let message =
                         format!("job {position} of the request can't wait for job {other}, which isn't before it");
                     return Err(Rejection::invalid("edges", message));
                 }
                 None => return Err(Rejection::invalid("after", "a dependency names no job")),
+            };
+            let tasks: u64 = job.ranges.iter().map(proto::v1::IndexRange::count).sum();
+            if dependency.condition() == DependencyCondition::Element && size != tasks {
+                let message = format!("an array of {tasks} tasks can't wait task by task for one of {size}");
+                return Err(Rejection::invalid("after", message).hint("make both arrays of one size"));
             }
         }
         Ok(())
+    }
+
+    /// The jobs of a submit that is too large for an entry.
+    pub(super) fn read_parts(&self, submit: &SubmitJobs) -> Result<Vec<JobSubmission>, Rejection> {
+        let mut jobs = Vec::new();
+        for hash in &submit.parts {
+            let blob = Hash::try_from(&hash[..]).ok().and_then(|hash| self.blobs.stored.get(&hash));
+            let Some(blob) = blob else {
+                let message = "a part of the request isn't stored, or isn't any more";
+                return Err(Rejection::conflict("BLOB_NOT_FOUND", message).hint("submit it again"));
+            };
+            let part = JobSubmissions::decode(blob.data.clone())
+                .map_err(|_| Rejection::invalid("parts", "a part of the request can't be read"))?;
+            jobs.extend(part.jobs);
+            if jobs.len() > limits::JOBS_IN_A_SUBMIT {
+                break;
+            }
+        }
+        Ok(jobs)
     }
 
     pub(crate) fn admit_blob(&self, put: &PutBlob) -> Result<(), Rejection> {
@@ -166,6 +202,21 @@ impl State {
         }
         Ok(())
     }
+}
+
+fn admit_exit_codes(dependency: &Dependency) -> Result<(), Rejection> {
+    let codes = &dependency.exit_codes;
+    if dependency.condition() != DependencyCondition::ExitCode {
+        return match codes.is_empty() {
+            true => Ok(()),
+            false => Err(Rejection::invalid("after", "exit codes belong to a dependency on exit codes")),
+        };
+    }
+    if codes.is_empty() || codes.len() > limits::EXIT_CODES || codes.iter().any(|code| *code > 255) {
+        let message = format!("a dependency on exit codes names 1 to {}, each from 0 to 255", limits::EXIT_CODES);
+        return Err(Rejection::invalid("after", message));
+    }
+    Ok(())
 }
 
 pub(super) fn admit_labels(labels: &BTreeMap<String, String>) -> Result<(), Rejection> {
@@ -191,33 +242,12 @@ fn name_of(asked: &str, job: u64) -> String {
     proto::template::expand(asked, value).unwrap_or_else(|_| asked.to_owned())
 }
 
-pub(super) fn admit_resources(asked: &Resources) -> Result<(), Rejection> {
-    if asked.cpu_milli == 0 {
-        return Err(Rejection::invalid(
-            "resources.cpu_milli",
-            "a task needs cpu; 0.001 is the least that can be asked",
-        ));
-    }
-    let bounds = [
-        ("resources.cpu_milli", "cpu", asked.cpu_milli, limits::CPU_MILLI),
-        ("resources.memory_mib", "memory", asked.memory_mib, limits::MEMORY_MIB),
-        ("resources.gpus", "gpus", u64::from(asked.gpus), u64::from(limits::GPUS)),
-        ("resources.scratch_gib", "scratch", asked.scratch_gib, limits::SCRATCH_GIB),
-    ];
-    match bounds.into_iter().find(|(_, _, amount, most)| amount > most) {
-        None => Ok(()),
-        Some((field, name, amount, most)) => {
-            Err(Rejection::invalid(field, format!("{amount} of {name} is asked for, {most} at most")))
-        }
-    }
-}
-
 fn queue_of(job: &JobSubmission) -> &str {
     if job.queue.is_empty() { DEFAULT } else { &job.queue }
 }
 
 /// Shortest and longest wait before a retry.
-fn backoff_of(job: &JobSubmission) -> (u64, u64) {
+pub(super) fn backoff_of(job: &JobSubmission) -> (u64, u64) {
     let low = if job.min_backoff_ms == 0 { limits::MIN_BACKOFF_MS } else { job.min_backoff_ms };
     let high = if job.max_backoff_ms == 0 { limits::MAX_BACKOFF_MS.max(low) } else { job.max_backoff_ms };
     // A longest wait below the default shortest one means: always so long.
@@ -230,10 +260,17 @@ impl Step<'_> {
         let owner = submit.request.as_ref().map_or("", |request| &request.owner);
         let owner = self.state.indexes.owner(owner);
         let first = self.state.jobs.len() + 1;
-        for job in &submit.jobs {
+        let read;
+        let jobs = if submit.parts.is_empty() {
+            &submit.jobs
+        } else {
+            read = self.state.read_parts(submit).expect("the parts were looked at");
+            &read
+        };
+        for job in jobs {
             self.accept(owner.clone(), first, job);
         }
-        let count = submit.jobs.len() as u32;
+        let count = jobs.len() as u32;
         self.state.requests.store(submit.request.as_ref(), Answer::Jobs { first, count }, self.state.time_ms);
         Outcome::Jobs { first, count, duplicate: false }
     }
@@ -242,18 +279,21 @@ impl Step<'_> {
         let state = &mut *self.state;
         let queue = state.queues.get_key_value(queue_of(asked)).expect("its queue was looked up").0.clone();
         let (min_backoff_ms, max_backoff_ms) = backoff_of(asked);
+        let ask = state.indexes.intern_ask(Ask::of(asked));
         let terms = state.indexes.intern(Terms {
             owner,
             queue,
-            shape: asked.resources.as_ref().map(Shape::from).expect("its resources were looked at"),
+            ask,
             priority: asked.priority,
             retries: asked.retries,
             max_running: asked.max_running,
             max_failures: asked.max_failures,
             min_backoff_ms,
             max_backoff_ms,
+            rules: asked.retry_rules.iter().map(Rule::from).collect(),
+            queue_time_limit_ms: asked.queue_time_limit_ms,
+            total_time_limit_ms: asked.total_time_limit_ms,
             at_most_once: asked.at_most_once,
-            has_outputs: asked.has_outputs,
             is_array: asked.is_array,
             labels: asked.labels.clone(),
         });
@@ -269,6 +309,7 @@ impl Step<'_> {
                     None => unreachable!("dependencies were looked at"),
                 },
                 condition: dependency.condition(),
+                exit_codes: dependency.exit_codes.as_slice().into(),
                 met: false,
             })
             .collect();
@@ -276,18 +317,24 @@ impl Step<'_> {
         for hash in &blobs {
             state.blobs.take_up(hash);
         }
+        // Such jobs always have edges, which is what makes them wait.
+        let by_task = edges.iter().any(Edge::is_by_task);
+        let (place, counts) = match by_task {
+            true => (Place::Blocked, Counts { blocked: count, ..Counts::default() }),
+            false => (Place::Pending, Counts { pending: count, ..Counts::default() }),
+        };
         let ranges: Option<Arc<[_]>> = asked.is_array.then(|| asked.ranges.clone().into());
         let extra = (ranges.is_some() || !edges.is_empty() || !blobs.is_empty())
             .then(|| Box::new(Extra { ranges, after: edges, blobs, ..Extra::default() }));
         let id = state.jobs.len() + 1;
-        let job = Job {
+        let mut job = Job {
             // A copy of its own: a slice would keep the whole entry in memory.
             spec: bytes::Bytes::copy_from_slice(&asked.spec),
             name: name_of(&asked.name, id).into(),
             terms,
-            tasks: Tasks::new(count),
+            tasks: Tasks::new(count, place),
             records: OrdMap::new(),
-            counts: Counts { pending: count, ..Counts::default() },
+            counts,
             created_ms: state.wall_ms,
             started_ms: None,
             ended_ms: None,
@@ -298,12 +345,18 @@ impl Step<'_> {
             extra,
             indexed: Indexed::default(),
         };
+        if job.released {
+            job.start_limits(state.time_ms);
+        }
         state.indexes.add_job(id, &job);
         state.jobs.push(job);
         self.touch_tasks(id, 0, count);
         // Jobs of the same submit come in order, so that what this one waits for is settled.
         self.settle();
         self.weigh_dependencies(id);
+        if by_task {
+            self.weigh_twins(id, 0, count);
+        }
         self.settle();
     }
 
@@ -314,10 +367,5 @@ impl Step<'_> {
         }
         self.state.blobs.put(hash, &put.data, self.state.time_ms);
         Outcome::Blob(hash)
-    }
-
-    /// The state of a job that others wait for.
-    pub(super) fn state_of(&self, job: u64) -> JobState {
-        self.state.jobs.get(job).map_or(JobState::Unspecified, Job::state)
     }
 }

@@ -1,10 +1,7 @@
 //! What a `Tick` does: everything that is due at the entry's time.
 
-use super::Step;
-use crate::{
-    Event, Outcome, State,
-    job::{Phase, Place},
-};
+use super::{Step, ends::requeue};
+use crate::{Event, Outcome, State, job::Phase};
 
 impl Step<'_> {
     pub fn tick(&mut self) -> Outcome {
@@ -14,12 +11,12 @@ impl Step<'_> {
             indexes.timers.remove(&(until_ms, id, ordinal));
             let job = jobs.get_mut(id).expect("a back-off is of a job");
             job.records.get_mut(&ordinal).expect("a back-off has a record").phase = Phase::Pending;
-            job.tasks.set(ordinal, Place::Pending);
             job.counts.backoff -= 1;
-            job.counts.pending += 1;
+            requeue(job, indexes, id, ordinal);
             self.touch_tasks(id, ordinal, 1);
             count += 1;
         }
+        count += self.end_limits();
         let time_ms = self.state.time_ms;
         count += self.state.requests.expire(time_ms);
         for hash in self.state.blobs.expire(time_ms) {

@@ -73,6 +73,20 @@ fn kind_of(fact: &Fact) -> Kind {
 }
 
 impl Failures {
+    /// Tasks that failed without an attempt, for one cause.
+    pub fn add_run(&mut self, first: u32, count: u32, cause: Cause) {
+        let mut kind = (cause as i32, 0, 0);
+        if self.groups.len() >= limits::FAILURE_GROUPS && !self.groups.contains_key(&kind) {
+            kind = *self.groups.keys().next_back().expect("there are many groups");
+        }
+        let group = self.groups.entry(kind).or_default();
+        group.count += count;
+        group.ordinals.extend(first..first + count.min(limits::FAILURE_INDEXES as u32));
+        group.ordinals.sort_unstable();
+        group.ordinals.dedup();
+        group.ordinals.truncate(limits::FAILURE_INDEXES);
+    }
+
     pub fn add(&mut self, ordinal: u32, fact: &Fact) {
         let mut kind = kind_of(fact);
         if self.groups.len() >= limits::FAILURE_GROUPS && !self.groups.contains_key(&kind) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proto::v1::Manifest;
+use proto::v1::{Cause, Manifest};
 
 use super::Fact;
 use crate::shape::Shape;
@@ -16,12 +16,15 @@ pub(crate) struct Record {
     pub failures: u16,
     /// Attempts that the infrastructure lost, likewise.
     pub lost: u16,
+    /// What the next attempt gets at least, where memory grew; 0: it didn't.
+    pub memory_mib: u64,
     pub phase: Phase,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) enum Phase {
-    /// Queued again. Entered by a return, by a loss, or when a back-off is over; left by a grant or a cancel.
+    /// Queued again. Entered by a return, by a loss, or when a back-off is over; left by a grant or a cancel. With
+    /// memory of its own it stands in a line of its own.
     Pending,
     /// Shown as queued. Entered by a failure that is retried; left by a `Tick` at its time, or a cancel.
     Backoff {
@@ -40,14 +43,25 @@ pub(crate) struct Lease {
     pub session: u64,
     pub granted_index: u64,
     pub granted_wall_ms: i64,
-    /// Index of the entry that asked to stop it: whatever it ends with, it was cancelled.
-    pub kill_index: Option<u64>,
+    /// Log time of its grant.
+    pub granted_ms: u64,
+    /// It was asked to stop.
+    pub kill: Option<Kill>,
     /// By the worker's clock; known once the task was reported to run.
     pub start_ms: Option<i64>,
     /// Holds no capacity yet.
     pub ahead: bool,
-    /// What it takes of its worker, where a retry has changed the job's since.
+    /// What it takes of its worker, where that isn't the job's first choice of now.
     pub pinned: Option<Box<Shape>>,
+}
+
+/// Why an attempt was asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kill {
+    /// Index of the entry that asked.
+    pub index: u64,
+    /// Cancelled: whatever it ends with, it was. A time limit: unless it succeeds nevertheless.
+    pub cause: Cause,
 }
 
 #[derive(Debug, Clone)]

@@ -24,6 +24,8 @@ pub(crate) enum Place {
     Failed = 3,
     Cancelled = 4,
     Skipped = 5,
+    /// Waits for the task at its place in another array.
+    Blocked = 6,
 }
 
 impl Place {
@@ -38,6 +40,7 @@ impl Place {
             3 => Self::Failed,
             4 => Self::Cancelled,
             5 => Self::Skipped,
+            6 => Self::Blocked,
             _ => unreachable!("not a place: {code}"),
         }
     }
@@ -132,8 +135,8 @@ fn masks(from: u32, end: u32) -> impl Iterator<Item = (usize, u64)> {
 }
 
 impl Tasks {
-    pub fn new(count: u32) -> Self {
-        Self { count, rest: Place::Pending, chunks: OrdMap::new(), low: 0 }
+    pub fn new(count: u32, place: Place) -> Self {
+        Self { count, rest: place, chunks: OrdMap::new(), low: 0 }
     }
 
     pub fn count(&self) -> u32 {
@@ -193,6 +196,12 @@ impl Tasks {
             at = start + CHUNK;
         }
         (at < self.count && self.rest == place).then(|| (at, self.count - at))
+    }
+
+    /// Where a task is, and how many from it on are there too; it may be a part of a longer run.
+    pub fn run_at(&self, ordinal: u32) -> (Place, u32) {
+        let place = self.place(ordinal);
+        (place, self.next(ordinal, place).map_or(1, |(_, count)| count))
     }
 
     /// How many of `first..end` are in a place.
@@ -323,8 +332,8 @@ impl Tasks {
     }
 
     /// Counts by place, slowly; for checks.
-    pub fn census(&self) -> [u32; 6] {
-        let mut counts = [0; 6];
+    pub fn census(&self) -> [u32; 7] {
+        let mut counts = [0; 7];
         let mut present = 0;
         for (number, chunk) in &self.chunks {
             let length = self.length_of(*number);
@@ -344,8 +353,15 @@ mod tests {
 
     use super::*;
 
-    const PLACES: [Place; 6] =
-        [Place::Pending, Place::Active, Place::Succeeded, Place::Failed, Place::Cancelled, Place::Skipped];
+    const PLACES: [Place; 7] = [
+        Place::Pending,
+        Place::Active,
+        Place::Succeeded,
+        Place::Failed,
+        Place::Cancelled,
+        Place::Skipped,
+        Place::Blocked,
+    ];
 
     /// Fill or shift: first, end, from (absent: fill), to.
     type Operation = (u32, u32, Option<Place>, Place);
@@ -366,7 +382,7 @@ mod tests {
     proptest! {
         #[test]
         fn chunks_are_where_a_plain_list_says((count, operations) in scenario()) {
-            let mut tasks = Tasks::new(count);
+            let mut tasks = Tasks::new(count, Place::Pending);
             let mut plain = vec![Place::Pending; count as usize];
             for (first, end, from, to) in operations {
                 let mut moved = 0;
@@ -402,7 +418,7 @@ mod tests {
 
     #[test]
     fn an_untouched_array_has_no_chunk_and_its_end_makes_none() {
-        let mut tasks = Tasks::new(1_000_000);
+        let mut tasks = Tasks::new(1_000_000, Place::Pending);
         assert_eq!(tasks.shift(0, 1_000_000, Place::Pending, Place::Cancelled), 1_000_000);
         assert_eq!(tasks.shift(0, 1_000_000, Place::Cancelled, Place::Pending), 1_000_000);
         assert!(tasks.chunks.is_empty());
@@ -410,7 +426,7 @@ mod tests {
 
     #[test]
     fn whole_chunks_of_one_kind_share_one() {
-        let mut tasks = Tasks::new(1_000_000);
+        let mut tasks = Tasks::new(1_000_000, Place::Pending);
         assert_eq!(tasks.shift(100, 900_000, Place::Pending, Place::Cancelled), 899_900);
         let whole: Vec<_> = tasks.chunks.iter().filter(|(number, _)| (1..3_515).contains(*number)).collect();
         assert!(whole.windows(2).all(|pair| Arc::ptr_eq(pair[0].1, pair[1].1)));

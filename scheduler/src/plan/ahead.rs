@@ -5,15 +5,8 @@
 //! granted ahead over the head of a job that stands before it and could use the same worker: else the short one
 //! would take each place that comes free, for ever.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
-
-use super::{Planner, Worker};
-use crate::{
-    indexes::{Bucket, Turn},
-    job::Job,
-    limits,
-    session::Session,
-};
+use super::{Cursor, Planner, Worker, lanes::Head};
+use crate::{job::Job, limits, session::Session};
 
 /// Ends after which the mean is believed.
 const PROVEN_ENDS: u32 = 16;
@@ -34,29 +27,29 @@ fn depth(job: &Job) -> Option<f64> {
 impl<'s> Planner<'s> {
     /// Fills up what workers hold ahead, in the order of the queues, after all capacity was granted.
     pub(super) fn grant_ahead(&mut self) {
-        let state = self.state;
-        let mut open: Vec<usize> = (0..self.workers.len()).collect();
-        let mut heads: BinaryHeap<Reverse<(Turn, &Bucket)>> = BinaryHeap::new();
-        for (bucket, line) in &state.indexes.ready {
-            if self.open(bucket) {
-                heads.extend(line.get_min().map(|turn| Reverse((*turn, bucket))));
-            }
-        }
-        while let Some(Reverse((turn, bucket))) = heads.pop() {
-            if open.is_empty() || self.tasks == 0 || self.steps == 0 {
-                return;
-            }
-            self.steps = self.steps.saturating_sub(1 + open.len());
-            let job = state.jobs.get(turn.1).expect("a ready job exists");
-            if let Some(depth) = depth(job) {
-                self.fill_ahead(turn.1, job, bucket, &open, depth);
-            }
-            if self.pending(turn.1, job) > 0 && self.queue_room(bucket) > 0 {
-                // What is left of it comes next: nothing behind it may be there before.
-                open.retain(|worker| !bucket.shape.fits(&self.workers[*worker].capacity));
-            } else {
-                let next = state.indexes.ready[bucket].get_next(&(turn.0, turn.1 + 1));
-                heads.extend(next.map(|turn| Reverse((*turn, bucket))));
+        // Where room is kept for somebody, nothing may be waiting for it.
+        let mut open: Vec<usize> =
+            (0..self.workers.len()).filter(|worker| self.workers[*worker].kept.is_none()).collect();
+        for mut lane in self.lanes(&Cursor::default()).in_order() {
+            while let Some(head) = lane.pop() {
+                if open.is_empty() || self.tasks == 0 || self.steps == 0 {
+                    return;
+                }
+                self.steps = self.steps.saturating_sub(1 + open.len());
+                let ask = &head.bucket.ask;
+                let alone = head.grown.is_some() || ask.shapes.len() > 1 || !ask.licenses.is_empty();
+                if let Some(depth) = depth(self.job(head.turn.1)).filter(|_| !alone) {
+                    self.fill_ahead(&head, &open, depth);
+                }
+                if self.pending(&head) > 0 && self.room(head.bucket, ask.shape()) > 0 {
+                    // What is left of it comes next: nothing behind it may be there before.
+                    open.retain(|worker| {
+                        let worker = &self.workers[*worker];
+                        !ask.shapes.iter().any(|shape| worker.could_hold(ask, shape))
+                    });
+                } else {
+                    lane.push_next(self.state, &head);
+                }
             }
         }
     }
@@ -67,21 +60,23 @@ impl<'s> Planner<'s> {
         worker.granted == id || self.state.sessions.get(&worker.session).is_some_and(leases)
     }
 
-    fn fill_ahead(&mut self, id: u64, job: &Job, bucket: &'s Bucket, open: &[usize], depth: f64) {
-        let room = u64::from(self.pending(id, job)).min(self.queue_room(bucket)).min(self.tasks as u64) as usize;
+    fn fill_ahead(&mut self, head: &Head<'s>, open: &[usize], depth: f64) {
+        let (id, ask) = (head.turn.1, &head.bucket.ask);
+        let room = u64::from(self.pending(head)).min(self.room(head.bucket, ask.shape())).min(self.tasks as u64);
         let mut hungry: Vec<(usize, usize)> = Vec::new();
         for worker in open {
             let one = &self.workers[*worker];
-            let places = bucket.shape.times(&one.capacity) as f64;
+            let places = ask.shape().times(&one.about.capacity) as f64;
             // Rounded up, so that a worker has at least one waiting for each place.
             let target = ((depth * places).ceil() as usize).min(limits::AHEAD);
             // Topped up when half is gone: many small entries would cost more than they bring.
-            if !one.sated && self.runs(one, id) && places >= 1.0 && one.ahead * 2 <= target && one.ahead < target {
+            let low = places >= 1.0 && one.ahead * 2 <= target && one.ahead < target;
+            if !one.sated && low && ask.unmet(one.about).is_none() && self.runs(one, id) {
                 hungry.push((*worker, target - one.ahead));
             }
         }
         // What is scarce is shared evenly, or the last worker would run long alone.
-        let mut left = room;
+        let mut left = room as usize;
         let mut shares = Vec::with_capacity(hungry.len());
         hungry.sort_unstable_by_key(|(_, wanted)| *wanted);
         let count = hungry.len();
@@ -92,6 +87,6 @@ impl<'s> Planner<'s> {
             self.workers[worker].ahead += share;
             shares.push((worker, share));
         }
-        self.hand_out(id, job, bucket, &shares, true);
+        self.hand_out(head, &shares, 0, true);
     }
 }

@@ -7,24 +7,27 @@ use imbl::OrdMap;
 use prost::Message;
 use proto::{
     internal::{
-        StateHeader, StateJobs, StatePiece, StateRequests, StateSessions, StateTasks, state_jobs, state_piece::Piece,
-        state_requests::stored::Answer as StoredAnswer, state_sessions, state_tasks,
+        StateHeader, StateJobs, StatePiece, StateRequests, StateSessions, StateTasks, state_header, state_jobs,
+        state_piece::Piece, state_requests::stored::Answer as StoredAnswer, state_sessions, state_tasks,
     },
-    v1::DependencyCondition,
+    v1::{Cause, DependencyCondition},
 };
 
 use super::{Malformed, RULES_VERSION, fact_from};
 use crate::{
     State,
+    ask::Ask,
     blobs::Hash,
     job::{
-        Chunk, Counts, Edge, Extra, Facts, Failures, Group, Indexed, Job, Lease, Phase, Place, Publication, Published,
-        Record, Runs, Tasks, Terms,
+        Chunk, Counts, Edge, Extra, Facts, Failures, Group, Indexed, Job, Kill, Lease, Phase, Place, Publication,
+        Published, Record, Rule, Runs, Tasks, Terms,
     },
-    queue::{Load, Queue},
+    licenses::{License, Licenses},
+    queue::{Load, Queue, Reservation},
     requests::{Answer, Note, Stored},
-    session::{About, Holds, Session},
+    session::{About, Health, Holds, Session},
     shape::Shape,
+    usage::Usage,
 };
 
 impl State {
@@ -106,11 +109,22 @@ impl Reader {
                     max_cpu_milli: queue.max_cpu_milli,
                     max_memory_mib: queue.max_memory_mib,
                     max_queued: queue.max_queued,
+                    draining: queue.draining,
+                    guarantee: queue.guarantee.unwrap_or_default(),
+                    placement: queue.placement(),
+                    usage: usage_of(&queue.usage.unwrap_or_default()),
+                    recent: Runs { ends: queue.ends, run_ms: queue.run_ms },
+                    reservation: queue.reservation.map(|kept| Reservation { job: kept.job_id, session: kept.session }),
                     load: Load::default(),
                 };
                 (Arc::from(queue.name), read)
             })
             .collect();
+        state.half_life_ms = header.half_life_ms;
+        for license in header.licenses {
+            let read = License { total: license.total, used: 0 };
+            state.licenses.by_name.insert(license.name.into(), read);
+        }
         Ok(())
     }
 
@@ -135,8 +149,15 @@ impl Reader {
                 about: Arc::new(about),
                 silent_since_ms: session.silent_since_ms,
                 draining: draining.as_deref().map(Into::into),
+                cordoned: session.cordoned.as_deref().map(Into::into),
                 applied_sequence: session.applied_sequence,
                 sated: session.sated,
+                health: Health {
+                    failed_jobs: session.failed_jobs.clone(),
+                    failing_since_ms: session.failing_since_ms,
+                    succeeded_ms: session.succeeded_ms,
+                    quarantined: session.quarantined.as_deref().map(Into::into),
+                },
                 holds: Holds::default(),
             };
             self.state.indexes.workers.insert(worker, *id);
@@ -156,6 +177,9 @@ impl Reader {
                 },
                 StoredAnswer::Job(job) => Answer::Job(job),
                 StoredAnswer::Worker(name) => Answer::Worker(name.into()),
+                StoredAnswer::Queue(name) => Answer::Queue(name.into()),
+                StoredAnswer::License(name) => Answer::License(name.into()),
+                StoredAnswer::HalfLifeMs(half_life_ms) => Answer::FairShare(half_life_ms),
             };
             let short = |bytes: &Bytes| <[u8; 16]>::try_from(&bytes[..]).map_err(|_| Malformed("a key isn't 16 bytes"));
             let (key, payload) = (short(&stored.key)?, short(&stored.payload)?);
@@ -176,15 +200,24 @@ impl Reader {
     }
 
     fn terms(&mut self, terms: state_jobs::Terms) -> Result<Arc<Terms>, Malformed> {
-        let queue = self.state.queues.get_key_value(terms.queue.as_str()).ok_or(Malformed("a job without a queue"))?;
-        let queue = queue.0.clone();
+        // The queue of a job that has ended may be gone.
+        let queue = self.state.queues.get_key_value(terms.queue.as_str());
+        let queue = queue.map_or_else(|| terms.queue.as_str().into(), |(name, _)| name.clone());
         let owner = self.state.indexes.owner(&terms.owner);
         // Noted at once, so that all terms of an owner share the name.
         self.state.indexes.newest.entry(owner.clone()).or_insert(0);
+        let first = terms.resources.as_ref().map(Shape::from).ok_or(Malformed("a job without resources"))?;
+        let ask = self.state.indexes.intern_ask(Ask {
+            shapes: std::iter::once(first).chain(terms.alternatives.iter().map(Shape::from)).collect(),
+            constraints: terms.constraints.iter().map(Into::into).collect(),
+            licenses: terms.licenses.into_iter().map(|(name, count)| (name.into(), count)).collect(),
+            time_limit_ms: terms.time_limit_ms,
+            has_outputs: terms.has_outputs,
+        });
         Ok(self.state.indexes.intern(Terms {
             owner,
             queue,
-            shape: terms.resources.as_ref().map(Shape::from).ok_or(Malformed("a job without resources"))?,
+            ask,
             priority: terms.priority,
             retries: terms.retries,
             max_running: terms.max_running,
@@ -192,7 +225,9 @@ impl Reader {
             min_backoff_ms: terms.min_backoff_ms,
             max_backoff_ms: terms.max_backoff_ms,
             at_most_once: terms.at_most_once,
-            has_outputs: terms.has_outputs,
+            rules: terms.retry_rules.iter().map(Rule::from).collect(),
+            queue_time_limit_ms: terms.queue_time_limit_ms,
+            total_time_limit_ms: terms.total_time_limit_ms,
             is_array: terms.is_array,
             labels: terms.labels,
         }))
@@ -227,7 +262,7 @@ impl Reader {
         if !self.ended {
             return Err(Malformed("its end is missing"));
         }
-        let State { jobs, sessions, queues, blobs, indexes, .. } = &mut self.state;
+        let State { jobs, sessions, queues, blobs, licenses, indexes, .. } = &mut self.state;
         for (id, mut job) in (1..).zip(self.jobs) {
             indexes.add_job(id, &job);
             for hash in job.extra.as_deref().map_or(&[][..], |extra| &extra.blobs) {
@@ -236,24 +271,32 @@ impl Reader {
                 }
                 blobs.take_up(hash);
             }
-            let queue = queues.get_mut(&job.terms.queue).ok_or(Malformed("a job without a queue"))?;
-            for (ordinal, record) in &job.records {
-                hold(id, *ordinal, record, &job, queue, sessions)?;
+            if let Some(queue) = queues.get_mut(&job.terms.queue) {
+                for (ordinal, record) in &job.records {
+                    hold(id, *ordinal, record, &job, queue, sessions, licenses)?;
+                }
+                queue.load.queued += u64::from(job.counts.queued());
+            } else if !job.ended() {
+                return Err(Malformed("a job without a queue"));
             }
             let (ready, open) = (job.ready(), !job.ended());
             indexes.set_ready(id, &mut job, ready);
             indexes.set_open(id, &mut job, open);
             let counts = job.counts;
-            job.indexed.queued = counts.pending + counts.backoff;
+            indexes.set_deadlines(id, &mut job);
+            job.indexed.queued = counts.queued();
             job.indexed.unended = counts.unended();
             job.indexed.publishing = counts.publishing;
-            queue.load.queued += u64::from(job.indexed.queued);
             indexes.unended_tasks += u64::from(counts.unended());
             indexes.unpublished += u64::from(counts.publishing);
             jobs.push(job);
         }
         Ok(self.state)
     }
+}
+
+fn usage_of(usage: &state_header::Usage) -> Usage {
+    Usage { at_ms: usage.at_ms, cpu: usage.cpu, memory: usage.memory, gpus: usage.gpus, scratch: usage.scratch }
 }
 
 /// Notes with its session what a record holds.
@@ -264,11 +307,13 @@ fn hold(
     job: &Job,
     queue: &mut Queue,
     sessions: &mut OrdMap<u64, Session>,
+    licenses: &mut Licenses,
 ) -> Result<(), Malformed> {
     match &record.phase {
         Phase::Leased(lease) => {
             let session = sessions.get_mut(&lease.session).ok_or(Malformed("a lease without a session"))?;
-            let shape = lease.shape(&job.terms.shape);
+            let shape = lease.shape(job.terms.shape());
+            licenses.take(&job.terms.ask.licenses);
             session.holds.leases.insert((id, ordinal));
             queue.load.running += 1;
             if lease.ahead {
@@ -294,7 +339,7 @@ fn hash_of(bytes: &Bytes) -> Result<Hash, Malformed> {
 }
 
 fn place_of(code: u32) -> Result<Place, Malformed> {
-    if code <= 5 { Ok(Place::from_code(code as u8)) } else { Err(Malformed("an unknown place")) }
+    if code <= 6 { Ok(Place::from_code(code as u8)) } else { Err(Malformed("an unknown place")) }
 }
 
 fn read_job(job: state_jobs::Job, terms: Arc<Terms>) -> Result<Job, Malformed> {
@@ -309,6 +354,8 @@ fn read_job(job: state_jobs::Job, terms: Arc<Terms>) -> Result<Job, Malformed> {
         failed: counts.failed,
         cancelled: counts.cancelled,
         skipped: counts.skipped,
+        blocked: counts.blocked,
+        grown: counts.grown,
     };
     Ok(Job {
         spec: Bytes::copy_from_slice(&job.spec),
@@ -346,6 +393,7 @@ fn read_extra(extra: state_jobs::Extra) -> Result<Extra, Malformed> {
             .map(|edge| Edge {
                 job: edge.job,
                 condition: DependencyCondition::try_from(edge.condition).unwrap_or_default(),
+                exit_codes: edge.exit_codes.into(),
                 met: edge.met,
             })
             .collect(),
@@ -355,6 +403,10 @@ fn read_extra(extra: state_jobs::Extra) -> Result<Extra, Malformed> {
         outputs: OrdMap::new(),
         details_bytes: extra.details_bytes,
         stopped_ms: extra.stopped_ms,
+        stopped_cause: Cause::try_from(extra.stopped_cause).unwrap_or_default(),
+        released_ms: extra.released_ms,
+        armed: [None; 2],
+        fired: [extra.fired_limits & 1 != 0, extra.fired_limits & 2 != 0],
     })
 }
 
@@ -366,8 +418,8 @@ fn read_chunk(chunk: state_tasks::Chunk, count: u32) -> Result<Chunk, Malformed>
     let words: [u64; 12] = chunk.planes.try_into().map_err(|_| Malformed("a chunk has twelve words"))?;
     let [a, b, c, d, e, f, g, h, i, j, k, l] = words;
     let planes = [[a, b, c, d], [e, f, g, h], [i, j, k, l]];
-    // Codes 6 and 7 have both of the upper bits.
-    if planes[1].iter().zip(&planes[2]).any(|(middle, high)| middle & high != 0) {
+    // There is no code 7.
+    if (0..4).any(|word| planes.iter().fold(u64::MAX, |all, plane| all & plane[word]) != 0) {
         return Err(Malformed("an unknown place"));
     }
     if chunk.newest.is_empty() {
@@ -391,7 +443,10 @@ fn read_record(record: state_tasks::Record) -> Result<Record, Malformed> {
             session: lease.session,
             granted_index: lease.granted_index,
             granted_wall_ms: lease.granted_wall_ms,
-            kill_index: lease.kill_index,
+            granted_ms: lease.granted_ms,
+            kill: lease
+                .kill_index
+                .map(|index| Kill { index, cause: Cause::try_from(lease.kill_cause).unwrap_or_default() }),
             start_ms: lease.start_ms,
             ahead: lease.ahead,
             pinned: lease.pinned.as_ref().map(|shape| Box::new(Shape::from(shape))),
@@ -402,5 +457,11 @@ fn read_record(record: state_tasks::Record) -> Result<Record, Malformed> {
             manifest: Bytes::copy_from_slice(&publication.manifest),
         })),
     };
-    Ok(Record { attempt: record.attempt, failures: small(record.failures)?, lost: small(record.lost)?, phase })
+    Ok(Record {
+        attempt: record.attempt,
+        failures: small(record.failures)?,
+        lost: small(record.lost)?,
+        memory_mib: record.memory_mib,
+        phase,
+    })
 }

@@ -13,6 +13,7 @@ use super::{PIECE_BYTES, RULES_VERSION, fact_bytes};
 use crate::{
     State,
     job::{Extra, Job, Phase, Record, Terms},
+    licenses::License,
     requests::Answer,
 };
 
@@ -46,7 +47,26 @@ impl State {
             max_cpu_milli: queue.max_cpu_milli,
             max_memory_mib: queue.max_memory_mib,
             max_queued: queue.max_queued,
+            draining: queue.draining,
+            guarantee: Some(queue.guarantee),
+            placement: queue.placement as i32,
+            usage: Some(state_header::Usage {
+                at_ms: queue.usage.at_ms,
+                cpu: queue.usage.cpu,
+                memory: queue.usage.memory,
+                gpus: queue.usage.gpus,
+                scratch: queue.usage.scratch,
+            }),
+            ends: queue.recent.ends,
+            run_ms: queue.recent.run_ms,
+            reservation: queue
+                .reservation
+                .map(|kept| state_header::Reservation { job_id: kept.job, session: kept.session }),
         });
+        let license = |(name, license): (&Arc<str>, &License)| state_header::License {
+            name: name.to_string(),
+            total: license.total,
+        };
         StateHeader {
             rules_version: RULES_VERSION,
             index: self.index,
@@ -55,6 +75,8 @@ impl State {
             digest: Bytes::copy_from_slice(&self.chain),
             marks: self.marks.iter().map(mark).collect(),
             queues: queues.collect(),
+            half_life_ms: self.half_life_ms,
+            licenses: self.licenses.by_name.iter().map(license).collect(),
         }
     }
 
@@ -74,6 +96,11 @@ impl State {
                 draining: session.draining.as_deref().map(str::to_owned),
                 applied_sequence: session.applied_sequence,
                 sated: session.sated,
+                cordoned: session.cordoned.as_deref().map(str::to_owned),
+                quarantined: session.health.quarantined.as_deref().map(str::to_owned),
+                failed_jobs: session.health.failed_jobs.clone(),
+                failing_since_ms: session.health.failing_since_ms,
+                succeeded_ms: session.health.succeeded_ms,
             })
             .collect();
         let workers = pages(workers, RECORDS_IN_A_PIECE).map(|workers| StateSessions { workers, sessions: Vec::new() });
@@ -133,6 +160,9 @@ fn answer_of(answer: &Answer) -> state_requests::stored::Answer {
         }
         Answer::Job(job) => Out::Job(*job),
         Answer::Worker(name) => Out::Worker(name.to_string()),
+        Answer::Queue(name) => Out::Queue(name.to_string()),
+        Answer::License(name) => Out::License(name.to_string()),
+        Answer::FairShare(half_life_ms) => Out::HalfLifeMs(*half_life_ms),
     }
 }
 
@@ -165,7 +195,7 @@ fn terms_of(terms: &Terms) -> state_jobs::Terms {
     state_jobs::Terms {
         owner: terms.owner.to_string(),
         queue: terms.queue.to_string(),
-        resources: Some(terms.shape.into()),
+        resources: Some((*terms.shape()).into()),
         priority: terms.priority,
         retries: terms.retries,
         max_running: terms.max_running,
@@ -173,9 +203,16 @@ fn terms_of(terms: &Terms) -> state_jobs::Terms {
         min_backoff_ms: terms.min_backoff_ms,
         max_backoff_ms: terms.max_backoff_ms,
         at_most_once: terms.at_most_once,
-        has_outputs: terms.has_outputs,
+        has_outputs: terms.ask.has_outputs,
         is_array: terms.is_array,
         labels: terms.labels.clone(),
+        alternatives: terms.ask.shapes[1..].iter().map(|shape| (*shape).into()).collect(),
+        constraints: terms.ask.constraints.iter().map(Into::into).collect(),
+        licenses: terms.ask.licenses.iter().map(|(name, count)| (name.to_string(), *count)).collect(),
+        time_limit_ms: terms.ask.time_limit_ms,
+        queue_time_limit_ms: terms.queue_time_limit_ms,
+        total_time_limit_ms: terms.total_time_limit_ms,
+        retry_rules: terms.rules.iter().map(Into::into).collect(),
     }
 }
 
@@ -205,6 +242,8 @@ fn job_of(job: &Job, terms: u32) -> state_jobs::Job {
             failed: counts.failed,
             cancelled: counts.cancelled,
             skipped: counts.skipped,
+            blocked: counts.blocked,
+            grown: counts.grown,
         }),
     }
 }
@@ -216,7 +255,12 @@ fn extra_of(extra: &Extra) -> state_jobs::Extra {
         after: extra
             .after
             .iter()
-            .map(|edge| state_jobs::Edge { job: edge.job, condition: edge.condition as i32, met: edge.met })
+            .map(|edge| state_jobs::Edge {
+                job: edge.job,
+                condition: edge.condition as i32,
+                met: edge.met,
+                exit_codes: edge.exit_codes.to_vec(),
+            })
             .collect(),
         blobs: extra.blobs.iter().map(|hash| Bytes::copy_from_slice(hash)).collect(),
         reason: extra.reason.as_deref().map(str::to_owned),
@@ -232,6 +276,9 @@ fn extra_of(extra: &Extra) -> state_jobs::Extra {
             .collect(),
         details_bytes: extra.details_bytes,
         stopped_ms: extra.stopped_ms,
+        stopped_cause: extra.stopped_cause as i32,
+        released_ms: extra.released_ms,
+        fired_limits: u32::from(extra.fired[0]) | u32::from(extra.fired[1]) << 1,
     }
 }
 
@@ -284,7 +331,9 @@ fn record_of(ordinal: u32, record: &Record) -> state_tasks::Record {
             session: lease.session,
             granted_index: lease.granted_index,
             granted_wall_ms: lease.granted_wall_ms,
-            kill_index: lease.kill_index,
+            kill_index: lease.kill.map(|kill| kill.index),
+            kill_cause: lease.kill.map_or(0, |kill| kill.cause as i32),
+            granted_ms: lease.granted_ms,
             start_ms: lease.start_ms,
             ahead: lease.ahead,
             pinned: lease.pinned.as_deref().map(|shape| (*shape).into()),
@@ -301,6 +350,7 @@ fn record_of(ordinal: u32, record: &Record) -> state_tasks::Record {
         attempt: record.attempt,
         failures: u32::from(record.failures),
         lost: u32::from(record.lost),
+        memory_mib: record.memory_mib,
         phase,
     }
 }

@@ -1,17 +1,21 @@
 //! Queues, workers, sessions and blobs, as the rest of the grid sees them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prost::Message;
-use proto::v1::{self, AttemptKey, Cause, Manifest, WorkerState};
+use proto::v1::{self, AttemptKey, Manifest, WorkerState};
 
 use super::{Instruction, SessionView, timestamp};
 use crate::{
     State,
     blobs::Hash,
     job::Phase,
+    licenses::License,
     queue::Queue,
     session::Session,
     shape::{Resource, Shape},
+    usage::memory_ms,
 };
 
 /// How much there is to do, in the whole grid.
@@ -31,13 +35,28 @@ impl State {
     /// One queue.
     pub fn queue(&self, name: &str) -> Option<v1::Queue> {
         let queue = self.queues.get(name)?;
-        Some(queue_view(name, queue, &self.capacity()))
+        Some(queue_view(name, queue, self, &self.capacity()))
     }
 
     /// All queues, by name.
     pub fn queues(&self) -> Vec<v1::Queue> {
         let capacity = self.capacity();
-        self.queues.iter().map(|(name, queue)| queue_view(name, queue, &capacity)).collect()
+        self.queues.iter().map(|(name, queue)| queue_view(name, queue, self, &capacity)).collect()
+    }
+
+    /// After how much of the grid's time use counts half, in milliseconds.
+    pub fn half_life_ms(&self) -> u64 {
+        self.half_life_ms
+    }
+
+    /// One license.
+    pub fn license(&self, name: &str) -> Option<v1::License> {
+        self.licenses.by_name.get_key_value(name).map(license_view)
+    }
+
+    /// All licenses, by name.
+    pub fn licenses(&self) -> Vec<v1::License> {
+        self.licenses.by_name.iter().map(license_view).collect()
     }
 
     /// How much there is to do.
@@ -52,7 +71,7 @@ impl State {
     }
 
     /// What all workers have together.
-    fn capacity(&self) -> Shape {
+    pub(crate) fn capacity(&self) -> Shape {
         let mut total = Shape::default();
         for session in self.sessions.values() {
             total.add(&session.about.capacity);
@@ -93,9 +112,10 @@ impl State {
             match &record.phase {
                 Phase::Leased(lease) => {
                     let granted_index = lease.granted_index;
-                    instructions.push(Instruction::Grant { key, granted_index, ahead: lease.ahead });
-                    if let Some(index) = lease.kill_index {
-                        instructions.push(Instruction::Kill { key, cause: Cause::Cancelled, index });
+                    let resources = lease.pinned.as_deref().map(|shape| (*shape).into());
+                    instructions.push(Instruction::Grant { key, granted_index, ahead: lease.ahead, resources });
+                    if let Some(kill) = lease.kill {
+                        instructions.push(Instruction::Kill { key, cause: kill.cause, index: kill.index });
                     }
                 }
                 Phase::Publishing(publication) => {
@@ -128,17 +148,27 @@ impl State {
     }
 }
 
+fn license_view((name, license): (&Arc<str>, &License)) -> v1::License {
+    v1::License { name: name.to_string(), total: license.total, used: license.used }
+}
+
 fn session_view(id: u64, session: &Session) -> SessionView {
     SessionView {
         id,
         worker: session.about.worker.to_string(),
         silent_since_ms: session.silent_since_ms,
-        draining: session.draining.is_some(),
+        draining: !session.accepts(),
         applied_sequence: session.applied_sequence,
     }
 }
 
-fn queue_view(name: &str, queue: &Queue, capacity: &Shape) -> v1::Queue {
+fn queue_view(name: &str, queue: &Queue, state: &State, capacity: &Shape) -> v1::Queue {
+    let usage = queue.usage.until(state.time_ms, &queue.load.used, state.half_life_ms);
+    let memory_ms = memory_ms(state.half_life_ms).max(1);
+    let used_of_late = |resource: Resource| match capacity.amount(resource) {
+        0 => 0.0,
+        all => usage.amount(resource) as f64 / memory_ms as f64 / all as f64,
+    };
     let share = |resource: Resource| match capacity.amount(resource) {
         0 => 0.0,
         all => queue.load.used.amount(resource) as f64 / all as f64,
@@ -147,6 +177,10 @@ fn queue_view(name: &str, queue: &Queue, capacity: &Shape) -> v1::Queue {
         name: name.to_owned(),
         weight: queue.weight,
         paused: queue.paused,
+        draining: queue.draining,
+        guarantee: Some(queue.guarantee),
+        placement: queue.placement as i32,
+        usage: Resource::ALL.into_iter().map(used_of_late).fold(0.0, f64::max),
         limits: Some(v1::QueueLimits {
             max_running: queue.max_running,
             max_cpu_milli: queue.max_cpu_milli,
@@ -162,12 +196,15 @@ fn queue_view(name: &str, queue: &Queue, capacity: &Shape) -> v1::Queue {
 fn worker_view(id: u64, session: &Session) -> v1::Worker {
     let about = &session.about;
     let idle = session.holds.leases.is_empty() && session.holds.publications.is_empty();
-    let state = match (&session.draining, session.silent_since_ms.is_some()) {
-        (_, true) => WorkerState::Silent,
-        (Some(_), false) if idle => WorkerState::Drained,
-        (Some(_), false) => WorkerState::Draining,
-        (None, false) => WorkerState::Ready,
+    let quarantined = session.health.quarantined.as_ref();
+    let (state, reason) = match (&session.draining, quarantined, &session.cordoned) {
+        (Some(reason), ..) if idle => (WorkerState::Drained, Some(reason)),
+        (Some(reason), ..) => (WorkerState::Draining, Some(reason)),
+        (None, Some(reason), _) => (WorkerState::Quarantined, Some(reason)),
+        (None, None, Some(reason)) => (WorkerState::Cordoned, Some(reason)),
+        (None, None, None) => (WorkerState::Ready, None),
     };
+    let state = if session.silent_since_ms.is_some() { WorkerState::Silent } else { state };
     v1::Worker {
         name: about.worker.to_string(),
         pool: about.pool.clone(),
@@ -178,7 +215,7 @@ fn worker_view(id: u64, session: &Session) -> v1::Worker {
         // What it holds ahead has no place there yet.
         running: (session.holds.leases.len() - session.holds.ahead.len()) as u64,
         join_time: Some(timestamp(about.opened_ms)),
-        reason: session.draining.as_deref().unwrap_or_default().to_owned(),
+        reason: reason.map(ToString::to_string).unwrap_or_default(),
         session: id,
     }
 }

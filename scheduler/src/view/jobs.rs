@@ -28,16 +28,27 @@ impl State {
     /// What the coordinator needs to rebuild a spec and to grant tasks.
     pub fn submission(&self, id: u64) -> Option<JobSubmissionView> {
         let job = self.jobs.get(id)?;
-        let edge = |edge: &crate::job::Edge| v1::Dependency { job_id: edge.job, condition: edge.condition as i32 };
+        let edge = |edge: &crate::job::Edge| v1::Dependency {
+            job_id: edge.job,
+            condition: edge.condition as i32,
+            exit_codes: edge.exit_codes.to_vec(),
+        };
         Some(JobSubmissionView {
             id,
             owner: job.terms.owner.to_string(),
             ranges: job.ranges().to_vec(),
             is_array: job.terms.is_array,
-            resources: job.terms.shape.into(),
+            resources: (*job.terms.shape()).into(),
+            alternatives: job.terms.ask.shapes[1..].iter().map(|shape| (*shape).into()).collect(),
+            time_limit_ms: job.terms.ask.time_limit_ms,
+            queue_time_limit_ms: job.terms.queue_time_limit_ms,
+            total_time_limit_ms: job.terms.total_time_limit_ms,
+            priority: job.terms.priority,
+            max_running: job.terms.max_running,
+            max_failures: job.terms.max_failures,
             after: job.after().iter().map(edge).collect(),
             held: job.held,
-            has_outputs: job.terms.has_outputs,
+            has_outputs: job.terms.ask.has_outputs,
         })
     }
 
@@ -103,8 +114,8 @@ fn view_of(id: u64, job: &Job) -> v1::Job {
     let (cause, exit_code, signal) = job.verdict();
     let waits = if job.released { 0 } else { counts.pending };
     let tasks = TaskCounts {
-        waiting: u64::from(waits),
-        queued: u64::from(counts.pending - waits + counts.backoff),
+        waiting: u64::from(waits + counts.blocked),
+        queued: u64::from(counts.pending - waits + counts.backoff + counts.grown),
         leased: u64::from(counts.leased),
         running: u64::from(counts.running + counts.publishing),
         succeeded: u64::from(counts.succeeded),

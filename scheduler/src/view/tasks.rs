@@ -113,7 +113,7 @@ impl State {
             (place @ (Place::Succeeded | Place::Failed | Place::Cancelled | Place::Skipped), _) => {
                 self.describe_end(&mut task, job, ordinal, place);
             }
-            (Place::Pending | Place::Active, _) => {}
+            (Place::Pending | Place::Active | Place::Blocked, _) => {}
         }
         if attempts {
             task.attempts = job.facts(ordinal).iter().map(|fact| self.attempt_of(fact)).collect();
@@ -139,7 +139,13 @@ impl State {
                 task.max_memory_mib = attempt.max_memory_mib;
             }
             None => {
-                let cause = if place == Place::Skipped { Cause::Dependency } else { Cause::Cancelled };
+                let cause = match place {
+                    Place::Skipped => Cause::Dependency,
+                    Place::Failed => job.extra.as_deref().map_or(Cause::Unspecified, |extra| extra.stopped_cause),
+                    Place::Succeeded | Place::Cancelled | Place::Pending | Place::Active | Place::Blocked => {
+                        Cause::Cancelled
+                    }
+                };
                 task.cause = cause as i32;
                 task.end_time = job.extra.as_deref().and_then(|extra| extra.stopped_ms).map(timestamp);
             }
@@ -150,7 +156,7 @@ impl State {
         let state = match fact.place {
             Place::Succeeded => TaskState::Succeeded,
             Place::Cancelled => TaskState::Cancelled,
-            Place::Failed | Place::Pending | Place::Active | Place::Skipped => TaskState::Failed,
+            Place::Failed | Place::Pending | Place::Active | Place::Blocked | Place::Skipped => TaskState::Failed,
         };
         v1::Attempt {
             number: fact.attempt,
@@ -208,7 +214,7 @@ fn lease_state(lease: &Lease) -> TaskState {
 pub(crate) fn state_of(job: &Job, ordinal: u32) -> TaskState {
     match job.tasks.place(ordinal) {
         Place::Pending if job.released => TaskState::Queued,
-        Place::Pending => TaskState::Waiting,
+        Place::Pending | Place::Blocked => TaskState::Waiting,
         Place::Active => match job.records.get(&ordinal).map(|record| &record.phase) {
             Some(Phase::Leased(lease)) => lease_state(lease),
             Some(Phase::Publishing(_)) => TaskState::Running,
