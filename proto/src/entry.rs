@@ -66,7 +66,7 @@ mod tests {
 
     fn entry() -> Entry {
         let put = command::Command::PutBlob(PutBlob { data: Bytes::from_static(b"rows") });
-        let mark = command::Command::Mark(Mark {});
+        let mark = command::Command::Mark(Mark::default());
         let commands = [put, mark].map(|command| Command { command: Some(command) }).to_vec();
         Entry { proposer: 1, sequence: 2, time_ms: 3, wall_ms: -4, commands }
     }

@@ -3,6 +3,7 @@
 //! What can be derived isn't written; `decode` makes it anew by the same functions that keep it up to date.
 
 mod decode;
+mod digest;
 mod encode;
 
 use crate::job::{Fact, Facts};

@@ -109,7 +109,7 @@ impl World {
             _ => {
                 self.count("state swapped");
                 if !self.members[member].process.as_ref().is_some_and(|process| process.core.leads()) {
-                    self.members[member].swap_state(self.now_us);
+                    self.members[member].swap_state(self.plant, self.now_us);
                     self.drive_member(member);
                 }
             }

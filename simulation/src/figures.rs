@@ -25,6 +25,8 @@ pub struct Figures {
     pub reads: u64,
     /// Digests found equal.
     pub digests: u64,
+    /// Digests of whole states found equal.
+    pub wholes: u64,
     /// Changes of leader.
     pub leaders: u64,
 }
@@ -43,6 +45,7 @@ impl AddAssign for Figures {
         self.fenced += other.fenced;
         self.reads += other.reads;
         self.digests += other.digests;
+        self.wholes += other.wholes;
         self.leaders += other.leaders;
     }
 }
@@ -54,7 +57,7 @@ impl fmt::Display for Figures {
         write!(
             f,
             "{} seeds, {:.1} simulated minutes, {faults} faults of {} kinds ({}); {} acknowledged, {} lost; {} ends, \
-             {} twice; {} fenced; {} reads checked; {} digests equal; {} leaders",
+             {} twice; {} fenced; {} reads checked; {} digests equal, {} of whole states; {} leaders",
             self.seeds,
             self.simulated_ms as f64 / 60_000.0,
             self.faults.len(),
@@ -66,6 +69,7 @@ impl fmt::Display for Figures {
             self.fenced,
             self.reads,
             self.digests,
+            self.wholes,
             self.leaders,
         )
     }

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use coordinator_core::{Core, Input, Output, Settings};
-use proto::internal::{Configuration, PeerMessage, SnapshotMetadata};
+use prost::Message;
+use proto::internal::{Configuration, MemberReport, PeerMessage, SnapshotMetadata, StatePiece, state_piece::Piece};
 use replication::{
     Compaction, Crash, Election, LogSettings, MemoryLog, MemorySnapshots, MemoryVolume, Outputs, Owner, Proposal,
     Replica, Trailing, Write, recover,
@@ -13,6 +14,8 @@ use crate::{plant::Plant, random::Random};
 
 /// The grid's name.
 pub(crate) const CLUSTER: &str = "simulated";
+/// Whose state differs, where that bug is planted.
+const DIFFERS: u64 = 22;
 
 /// One coordinator's disks, and its process when it runs.
 #[derive(Debug)]
@@ -76,6 +79,13 @@ pub(crate) enum Wish {
         term: u64,
         state: Box<State>,
     },
+    /// Compute the digest in the background.
+    Digest {
+        index: u64,
+        state: Box<State>,
+    },
+    /// Tell every other member.
+    Report(MemberReport),
     Role {
         term: u64,
         leading: bool,
@@ -141,6 +151,8 @@ impl Member {
         settings.trailing = Trailing { entries: random.between(5, 200), bytes: 64 << 10 };
         let replica = Replica::new(settings, recovered)?;
         let mut settings = Settings::new(CLUSTER.to_owned(), random.next());
+        settings.member = self.id;
+        settings.members = self.members.voters.clone();
         settings.snapshot_commands = random.between(50, 500);
         settings.grid_prefix = "s3://grid/".to_owned();
         let mut core = Core::new(settings, index, state);
@@ -255,9 +267,12 @@ impl Member {
     }
 
     /// Replaces the state by what a snapshot would keep of it.
-    pub(crate) fn swap_state(&mut self, now_us: u64) {
+    pub(crate) fn swap_state(&mut self, plant: Option<Plant>, now_us: u64) {
         let Some(process) = &self.process else { return };
-        let (index, content) = (process.core.applied_index(), encode(process.core.state()));
+        let (index, mut content) = (process.core.applied_index(), encode(process.core.state()));
+        if plant == Some(Plant::DifferingRecord) && self.id == DIFFERS {
+            content = with_another_record(&content);
+        }
         self.tell_core(Input::Restored { index, state: Box::new(decode(&content)) }, now_us);
     }
 }
@@ -336,7 +351,11 @@ impl Process {
                 let _ = self.replica.step(replication::Input::Applied { index });
             }
             Output::Snapshot { index, term, state } => wishes.push(Wish::Store { index, term, state }),
-            Output::Respond { .. } | Output::Finish { .. } | Output::Halt { .. } => wishes.push(Wish::Core(output)),
+            Output::Digest { index, state } => wishes.push(Wish::Digest { index, state }),
+            Output::Report(report) => wishes.push(Wish::Report(report)),
+            Output::Respond { .. } | Output::Finish { .. } | Output::Halt { .. } | Output::Split { .. } => {
+                wishes.push(Wish::Core(output))
+            }
         }
     }
 
@@ -367,14 +386,37 @@ pub(crate) fn encode(state: &State) -> Vec<u8> {
     content
 }
 
-/// # Panics
-/// When the bytes are not those of [`encode`]: a bug of the snapshot's code, which is what is tested.
-pub(crate) fn decode(mut content: &[u8]) -> State {
+/// The same, but that the first job was created a millisecond later.
+fn with_another_record(content: &[u8]) -> Vec<u8> {
+    let mut changed = Vec::new();
+    let mut done = false;
+    for piece in pieces(content) {
+        let mut piece = StatePiece::decode(piece).expect("a snapshot that was just encoded");
+        if let Some(Piece::Jobs(jobs)) = &mut piece.piece
+            && let Some(job) = jobs.jobs.first_mut().filter(|_| !done)
+        {
+            job.created_ms += 1;
+            done = true;
+        }
+        let piece = piece.encode_to_vec();
+        changed.extend((piece.len() as u32).to_le_bytes());
+        changed.extend_from_slice(&piece);
+    }
+    changed
+}
+
+fn pieces(mut content: &[u8]) -> Vec<Bytes> {
     let mut pieces = Vec::new();
     while let Some((length, rest)) = content.split_first_chunk::<4>() {
         let (piece, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);
         pieces.push(Bytes::copy_from_slice(piece));
         content = rest;
     }
-    State::decode(pieces).expect("a snapshot that was just encoded")
+    pieces
+}
+
+/// # Panics
+/// When the bytes are not those of [`encode`]: a bug of the snapshot's code, which is what is tested.
+pub(crate) fn decode(content: &[u8]) -> State {
+    State::decode(pieces(content)).expect("a snapshot that was just encoded")
 }

@@ -43,6 +43,8 @@ pub(crate) struct Oracle {
     committed: BTreeMap<u64, (u64, [u8; 32])>,
     /// Digest after each index.
     digests: BTreeMap<u64, [u8; 32]>,
+    /// Digest of the whole state after each index at which one was asked for, and of the newest.
+    wholes: BTreeMap<u64, [u8; 32]>,
     leaders: BTreeMap<u64, u64>,
     ended: BTreeMap<Key, Cause>,
     truths: BTreeMap<Key, Truth>,
@@ -61,6 +63,7 @@ impl Oracle {
             applied: 0,
             committed: BTreeMap::new(),
             digests,
+            wholes: BTreeMap::new(),
             leaders: BTreeMap::new(),
             ended: BTreeMap::new(),
             truths: BTreeMap::new(),
@@ -150,6 +153,11 @@ impl Oracle {
             return self.violated("I8", format!("the entry at {index} can't be read"));
         };
         let applied = self.state.apply(index, &entry);
+        let whole =
+            |command: &proto::internal::Command| matches!(&command.command, Some(Command::Mark(mark)) if mark.whole);
+        if entry.commands.iter().any(whole) {
+            self.wholes.insert(index, self.state.digest_of_all(|| {}));
+        }
         for event in &applied.events {
             if let Event::AttemptEnded { key, cause, exit_code, .. } = event {
                 figures.ends += 1;
@@ -211,6 +219,17 @@ impl Oracle {
             Some(expected) if *expected == digest => figures.digests += 1,
             Some(_) => self.violated("I8", format!("member {member} has another digest after index {index}")),
             None => {}
+        }
+    }
+
+    /// What a replica computed of its whole state after an index.
+    pub(crate) fn digest_of_all(&mut self, member: u64, index: u64, digest: [u8; 32], figures: &mut Figures) {
+        match self.wholes.get(&index) {
+            Some(expected) if *expected == digest => figures.wholes += 1,
+            found => {
+                let detail = format!("member {member} has another state after index {index}: {}", found.is_some());
+                self.violated("I8", detail);
+            }
         }
     }
 

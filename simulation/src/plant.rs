@@ -14,16 +14,19 @@ pub enum Plant {
     RequestIdsIgnored,
     /// A leader answers renewals and reads without asking whether it still leads.
     DeposedLeaderAnswers,
+    /// One replica has another record of a job than the others, and no event ever said so.
+    DifferingRecord,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::NoFence,
         Self::AckBeforeFsync,
         Self::NoFsyncAtStart,
         Self::RequestIdsIgnored,
         Self::DeposedLeaderAnswers,
+        Self::DifferingRecord,
     ];
 
     /// What it is called on the command line.
@@ -34,6 +37,7 @@ impl Plant {
             Self::NoFsyncAtStart => "no-fsync-at-start",
             Self::RequestIdsIgnored => "request-ids-ignored",
             Self::DeposedLeaderAnswers => "deposed-leader-answers",
+            Self::DifferingRecord => "differing-record",
         }
     }
 

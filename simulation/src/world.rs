@@ -8,7 +8,7 @@ mod workers;
 use std::collections::BTreeMap;
 
 use coordinator_core::{CallId, Input};
-use proto::internal::PeerMessage;
+use proto::internal::{MemberReport, PeerMessage};
 use proto::v1::AttemptKey;
 use scheduler::State;
 use worker_core::{End, Key};
@@ -52,6 +52,8 @@ pub(crate) enum Event {
     Peer { to: usize, message: PeerMessage },
     SnapshotArrives { from: usize, boot: u64, message: PeerMessage, content: Vec<u8> },
     SnapshotReport { member: usize, boot: u64, to: u64, delivered: bool },
+    Digested { member: usize, boot: u64, index: u64, digest: [u8; 32], took_ms: u64 },
+    Report { to: usize, report: Box<MemberReport> },
     Up { call: CallId, up: Up },
     Down { call: CallId, down: Down },
     WorkerTick { worker: usize, incarnation: u64 },
@@ -88,7 +90,7 @@ pub struct World {
     known: Known,
     oracle: Oracle,
     pub(crate) figures: Figures,
-    plant: Option<Plant>,
+    pub(crate) plant: Option<Plant>,
     history: blake3::Hasher,
     peer_order: BTreeMap<(usize, usize), u64>,
     peaceful: bool,
@@ -214,6 +216,8 @@ impl World {
             Event::MemberTick { member, .. }
             | Event::Synced { member, .. }
             | Event::Stored { member, .. }
+            | Event::Digested { member, .. }
+            | Event::Report { to: member, .. }
             | Event::SnapshotReport { member, .. }
             | Event::Peer { to: member, .. } => self.members[*member].paused_until_us,
             Event::SnapshotArrives { message, .. } => {
@@ -272,6 +276,16 @@ impl World {
                     self.members[member].store(index, term, &state, self.now_us);
                     self.drive_member(member);
                 }
+            }
+            Event::Digested { member, boot, index, digest, took_ms } => {
+                if self.runs(member, boot) {
+                    self.members[member].tell_core(Input::Digested { index, digest, took_ms }, self.now_us);
+                    self.drive_member(member);
+                }
+            }
+            Event::Report { to, report } => {
+                self.members[to].tell_core(Input::Reported(report), self.now_us);
+                self.drive_member(to);
             }
             Event::Peer { to, message } => {
                 self.members[to].tell_replica(replication::Input::Message(message));

@@ -27,6 +27,8 @@ pub struct Member {
     applied_index: Option<u64>,
     digest_index: Option<u64>,
     digest: Option<String>,
+    state_digest_index: Option<u64>,
+    state_digest: Option<String>,
 }
 
 impl From<&v1::ClusterStatus> for Status {
@@ -53,6 +55,8 @@ impl From<&v1::MemberStatus> for Member {
             applied_index: known(member.applied_index),
             digest_index: known(member.digest_index),
             digest,
+            state_digest_index: known(member.state_digest_index).filter(|index| *index > 0),
+            state_digest: text(&member.state_digest),
         }
     }
 }
@@ -109,6 +113,8 @@ impl Row for Member {
             "applied_index",
             "digest_index",
             "digest",
+            "state_digest_index",
+            "state_digest",
         ]
     }
 

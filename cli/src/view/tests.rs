@@ -227,6 +227,8 @@ fn a_member_that_is_away_has_nulls() {
         applied_index: 9,
         digest_index: 8,
         digest: "ab".to_owned(),
+        state_digest_index: 5,
+        state_digest: "cd".to_owned(),
     };
     let away = MemberStatus { id: 2, name: "c2".to_owned(), ..MemberStatus::default() };
     let status =
@@ -235,9 +237,11 @@ fn a_member_that_is_away_has_nulls() {
         &Status::from(&status),
         concat!(
             r#"{"leader":"c1","term":2,"members":[{"id":1,"name":"c1","role":"leader","address":"https://a","reachable":true,"#,
-            r#""term":2,"commit_index":9,"applied_index":9,"digest_index":8,"digest":"ab"},"#,
+            r#""term":2,"commit_index":9,"applied_index":9,"digest_index":8,"digest":"ab","state_digest_index":5,"#,
+            r#""state_digest":"cd"},"#,
             r#"{"id":2,"name":"c2","role":null,"address":"","reachable":false,"term":null,"commit_index":null,"#,
-            r#""applied_index":null,"digest_index":null,"digest":null}]}"#
+            r#""applied_index":null,"digest_index":null,"digest":null,"state_digest_index":null,"#,
+            r#""state_digest":null}]}"#
         ),
     );
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use proto::internal::{Caller, Entry, call_request, call_response};
+use proto::internal::{Caller, Entry, call_request, call_response, command};
 use proto::v1::{StreamJobsRequest, WorkerMessage};
 use scheduler::{Applied, Backlog, State};
 
@@ -14,6 +14,7 @@ use crate::{
     grants::Specs,
     limits,
     logs::Logs,
+    marks::Marks,
     planning::Planning,
     proposals::{Proposals, Waiter},
     reads::{Reader, Reads},
@@ -57,6 +58,7 @@ pub struct Core {
     pub(crate) streams: Streams,
     pub(crate) specs: Specs,
     pub(crate) planning: Planning,
+    pub(crate) marks: Marks,
     snapshots: Snapshots,
     /// No new work is taken while this coordinator leads.
     pub(crate) disk_is_low: bool,
@@ -107,6 +109,8 @@ pub struct Figures {
     pub waiting_bytes: u64,
     /// 1 while this coordinator leads.
     pub leading: u64,
+    /// 1 while replicas differ and nobody knows which of them is right.
+    pub split: u64,
 }
 
 impl Core {
@@ -127,6 +131,7 @@ impl Core {
             streams: Streams::default(),
             specs: Specs::default(),
             planning: Planning::default(),
+            marks: Marks::default(),
             snapshots: Snapshots::default(),
             disk_is_low: false,
             tick_flying: false,
@@ -164,6 +169,7 @@ impl Core {
             watches: self.watches.len() as u64,
             waiting_bytes: self.proposals.waiting_bytes() as u64,
             leading: u64::from(self.leads()),
+            split: u64::from(self.is_split()),
             ..self.figures
         }
     }
@@ -194,6 +200,8 @@ impl Core {
             }
             Input::SnapshotWanted => self.snapshots.wanted = true,
             Input::DiskLow(low) => self.disk_is_low = low,
+            Input::Digested { index, digest, took_ms } => self.digested(index, digest, took_ms),
+            Input::Reported(report) => self.reported(&report),
             Input::Tick => {}
         }
     }
@@ -207,10 +215,12 @@ impl Core {
             self.tend_logs();
             self.plan();
             self.fire_timers(clock);
+            self.propose_mark();
             self.propose(clock);
             self.begin_round();
             self.feed_watches();
         }
+        self.tend_marks();
         self.take_snapshot();
         std::mem::take(&mut self.outputs)
     }
@@ -255,7 +265,17 @@ impl Core {
             self.route(index, &applied.events);
             self.planning.state_changed();
         }
-        self.tick_flying &= entry.proposer != self.settings.proposer;
+        let marks = entry.commands.iter().filter_map(|command| match &command.command {
+            Some(command::Command::Mark(mark)) => Some(mark.whole),
+            _ => None,
+        });
+        if let Some(whole) = marks.reduce(|one, other| one | other) {
+            self.marks.note(&self.state, whole);
+        }
+        if entry.proposer == self.settings.proposer {
+            self.tick_flying = false;
+            self.marks.landed();
+        }
         if entry.proposer == self.settings.proposer {
             self.settle(entry.sequence, applied);
         }
@@ -274,6 +294,7 @@ impl Core {
 
     fn dropped(&mut self, sequence: u64) {
         self.tick_flying = false;
+        self.marks.landed();
         self.tick_not_before_ms = self.now_ms + limits::DROPPED_PAUSE_MS;
         for waiter in self.proposals.dropped(sequence) {
             self.abandon(waiter);
@@ -285,6 +306,7 @@ impl Core {
         self.applied = index;
         self.watches = Watches::beginning(index);
         self.specs = Specs::default();
+        self.marks.restored();
         self.snapshots = Snapshots { running: self.snapshots.running, ..Snapshots::default() };
         self.outputs.push(Output::Applied { index });
     }
@@ -311,6 +333,7 @@ impl Core {
         self.sessions = Sessions::of_new_leader(&self.state, self.now_ms, &self.settings);
         self.planning = Planning::default();
         self.tick_flying = false;
+        self.marks.take_office();
         for (call, parked) in std::mem::take(&mut self.parked) {
             match parked {
                 Parked::Call(caller, request) => self.open(call, caller, request),
@@ -396,7 +419,7 @@ impl Core {
         let due = self.state.next_timer_ms().is_some_and(|timer| timer <= clock.at(self.now_ms));
         if due && !self.tick_flying && self.now_ms >= self.tick_not_before_ms {
             self.tick_flying = true;
-            let tick = proto::internal::command::Command::Tick(proto::internal::Tick {});
+            let tick = command::Command::Tick(proto::internal::Tick {});
             self.proposals.push_urgent(tick, Waiter::Nobody);
         }
     }

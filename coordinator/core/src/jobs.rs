@@ -53,7 +53,7 @@ impl Core {
             | Asked::CordonWorker(_)
             | Asked::UncordonWorker(_) => self.operate(call, &caller, request),
             Asked::Mark(_) => {
-                self.proposals.push_urgent(Command::Mark(Mark {}), Waiter::Mark(call));
+                self.proposals.push_urgent(Command::Mark(Mark::default()), Waiter::Mark(call));
                 Ok(())
             }
             Asked::StreamConnect(_) => {
@@ -172,7 +172,7 @@ impl Core {
         // Whoever asks again, because the answer got lost, is to hear of the jobs that he has.
         let command = Command::SubmitJobs(command);
         if !self.state.was_answered(&command) {
-            self.check_disk()?;
+            self.check_new_work()?;
         }
         let Command::SubmitJobs(command) = command else { unreachable!("it was made above") };
         Ok(command)
@@ -191,7 +191,7 @@ impl Core {
     }
 
     fn upload_blob(&mut self, call: CallId, request: v1::UploadBlobRequest) -> Result<(), Refusal> {
-        self.check_disk()?;
+        self.check_new_work()?;
         if request.data.is_empty() || request.data.len() > limits::BLOB_BYTES {
             let message = format!("{} bytes, 1 to {}", request.data.len(), limits::BLOB_BYTES);
             return Err(invalid("data", message, "split it into several blobs"));

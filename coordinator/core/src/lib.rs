@@ -15,6 +15,7 @@ mod grants;
 mod jobs;
 pub mod limits;
 mod logs;
+mod marks;
 mod operations;
 mod permissions;
 mod planning;
@@ -36,7 +37,7 @@ pub use permissions::allows;
 pub use settings::Settings;
 
 use bytes::Bytes;
-use proto::internal::{Caller, Refusal, call_request, call_response};
+use proto::internal::{Caller, MemberReport, Refusal, call_request, call_response};
 use proto::v1::{StreamJobsRequest, WorkerMessage};
 use scheduler::State;
 
@@ -77,6 +78,10 @@ pub enum Input {
     SnapshotWanted,
     /// Whether the disk of this coordinator is almost full: new jobs are refused while it leads.
     DiskLow(bool),
+    /// The digest that [`Output::Digest`] asked for, and how long it took.
+    Digested { index: u64, digest: [u8; 32], took_ms: u64 },
+    /// Another member says how it stands; the surroundings have checked that it is the one.
+    Reported(Box<MemberReport>),
     /// Time has passed; at least every 50 ms.
     Tick,
 }
@@ -96,6 +101,13 @@ pub enum Output {
     Applied { index: u64 },
     /// Encode this state in the background and store it as the snapshot at `index` and `term`.
     Snapshot { index: u64, term: u64, state: Box<State> },
-    /// This replica can't go on: an entry that it can't read. The process ends with an exit code of its own.
+    /// Compute the digest of this state in the background; at most one at a time is asked for.
+    Digest { index: u64, state: Box<State> },
+    /// Tell every other member. One that arrives late, or not at all, is made up for by the next.
+    Report(MemberReport),
+    /// The replicas differ after this index and nobody has a majority: a human must look. Absent: they agree again.
+    Split { index: Option<u64> },
+    /// This replica can't go on: an entry that it can't read, or a state that isn't the others'. The process ends
+    /// with an exit code of its own.
     Halt { reason: String },
 }

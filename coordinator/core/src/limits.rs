@@ -83,5 +83,21 @@ pub const RENEWAL_ROUND_MS: u64 = 100;
 /// is, at once.
 pub const DROPPED_PAUSE_MS: u64 = 50;
 
+/// Milliseconds between two marks at which the digests of events are compared.
+pub const MARK_MS: u64 = 1_000;
+
+/// Milliseconds, at least, between two marks at which the digests of whole states are compared; a fifth of it when a
+/// member has begun anew.
+pub const WHOLE_MARK_MS: u64 = 10_000;
+
+/// So many times as long as the last computation of a whole state's digest took, the next one waits.
+pub const DIGEST_PAUSE: u64 = 20;
+
+/// Marks whose digests are kept and told.
+pub const COMPARED_MARKS: usize = 16;
+
+/// Milliseconds after which a member says again how it stands.
+pub const REPORT_MS: u64 = 1_000;
+
 /// Milliseconds until a round that was not confirmed is begun anew.
 pub const READ_ROUND_MS: u64 = 1_000;

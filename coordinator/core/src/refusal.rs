@@ -22,6 +22,8 @@ pub const NOT_LEADER: &str = "NOT_LEADER";
 pub const LEADER_CHANGED: &str = "LEADER_CHANGED";
 /// The leader's disk is almost full: new jobs are refused, what runs goes on.
 pub const DISK_LOW: &str = "DISK_LOW";
+/// The replicas differ, and nobody knows which of them is right.
+pub const DIVERGED: &str = "DIVERGED";
 /// Nothing that any pool could launch holds one task.
 pub const INFEASIBLE: &str = "INFEASIBLE";
 

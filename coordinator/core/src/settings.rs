@@ -9,6 +9,10 @@ pub struct Settings {
     pub cluster_id: String,
     /// Drawn anew at each start of the process: marks this coordinator's own proposals in the log.
     pub proposer: u64,
+    /// This member's id.
+    pub member: u64,
+    /// The ids of all members, this one among them. Fewer than two have nobody to compare with.
+    pub members: Vec<u64>,
     /// The largest workers that could ever be launched; jobs that fit none are refused. Empty: nothing is refused.
     pub pools: Vec<Pool>,
     /// Bucket and prefix of the grid's own objects, e.g. `s3://dev/.millgrid/`.
@@ -37,6 +41,8 @@ impl Settings {
         Self {
             cluster_id,
             proposer,
+            member: 0,
+            members: Vec::new(),
             pools: Vec::new(),
             grid_prefix: String::new(),
             disk: String::new(),

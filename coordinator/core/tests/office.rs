@@ -44,7 +44,11 @@ impl Office {
                         let index = self.index;
                         self.core.step(Input::ReadReady { context, index }, self.now_ms, 0);
                     }
-                    Output::Applied { .. } | Output::Snapshot { .. } => {}
+                    Output::Applied { .. }
+                    | Output::Snapshot { .. }
+                    | Output::Digest { .. }
+                    | Output::Report(_)
+                    | Output::Split { .. } => {}
                     Output::Halt { reason } => panic!("{reason}"),
                 }
             }

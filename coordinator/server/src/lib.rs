@@ -32,6 +32,7 @@ mod listener;
 mod metrics;
 mod peers;
 mod relay;
+mod reports;
 mod routes;
 mod threads;
 

@@ -46,6 +46,9 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("disk_free_bytes", "Bytes free on the disk of the log, its reserve not counted", |member| {
         member.disk().free_bytes()
     }),
+    ("replicas_differ", "1 while replicas differ and none has a majority: no new jobs", |member| {
+        member.figures().split
+    }),
     ("disk_low", "1 while new jobs are refused because the disk is almost full", |member| {
         u64::from(member.disk().is_low())
     }),

@@ -60,6 +60,7 @@ pub const METHODS: &[(&str, &[Role])] = &[
     ("/millgrid.v1.ClusterService/Bootstrap", CLIENTS),
     ("/millgrid.internal.v1.RelayService/Relay", COORDINATORS),
     ("/millgrid.internal.v1.RelayService/GetMemberStatus", COORDINATORS),
+    ("/millgrid.internal.v1.RelayService/Report", COORDINATORS),
     ("/millgrid.internal.v1.PeerService/Push", COORDINATORS),
     ("/millgrid.internal.v1.PeerService/SendSnapshot", COORDINATORS),
     ("/grpc.health.v1.Health/Check", ALL),

@@ -1,6 +1,7 @@
-//! The four threads that own what must not wait for the network: replica, log, core and snapshots.
+//! The threads that own what must not wait for the network: replica, log, core, snapshots and digests.
 
 pub mod core;
+pub mod digests;
 pub mod log;
 pub mod replica;
 pub mod snapshots;

@@ -6,6 +6,8 @@
 mod bad_input;
 #[path = "coordinator/cluster.rs"]
 mod cluster;
+#[path = "coordinator/digests.rs"]
+mod digests;
 #[path = "coordinator/http.rs"]
 mod http;
 #[path = "coordinator/roles.rs"]

@@ -162,7 +162,7 @@ impl World {
             }),
             "start" | "end" | "return" | "published" | "publish-failed" => self.report(line, session),
             "tick" => C::Tick(Tick {}),
-            "mark" => C::Mark(Mark {}),
+            "mark" => C::Mark(Mark::default()),
             "set" => C::SetJob(SetJob {
                 request: request(),
                 job_id,

@@ -1,7 +1,7 @@
 //! What coordinators do: they run, crash and come back, and their outputs are carried out.
 
 use coordinator_core::{CallId, Output};
-use proto::internal::{PeerMessage, call_response};
+use proto::internal::{MemberReport, PeerMessage, call_response};
 use proto::v1::coordinator_message;
 
 use super::{Event, TICK_US, World};
@@ -9,6 +9,7 @@ use crate::{
     call::Down,
     member::{Member, Wish},
     network::Place,
+    plant::Plant,
 };
 
 impl World {
@@ -68,6 +69,13 @@ impl World {
                     let delay_us = 1_000 + self.random.skewed(500_000);
                     self.after(delay_us, Event::Stored { member, boot, index, term, state });
                 }
+                Wish::Digest { index, state } => {
+                    let digest = state.digest_of_all(|| {});
+                    self.oracle_compares(id, index, digest);
+                    let took_ms = 1 + self.random.skewed(200);
+                    self.after(took_ms * 1_000, Event::Digested { member, boot, index, digest, took_ms });
+                }
+                Wish::Report(report) => self.send_report(member, &report),
                 Wish::Role { term, leading, leader } => self.role_changed(member, term, leading, leader),
                 Wish::Committed { index, term, data } => self.oracle_sees(index, term, &data),
                 Wish::Core(output) => self.core_output(member, output),
@@ -76,6 +84,23 @@ impl World {
         if let Some(process) = &self.members[member].process {
             let (index, digest) = (process.core.applied_index(), process.core.state().digest());
             self.oracle.digest(id, index, digest, &mut self.figures);
+        }
+    }
+
+    /// With that bug planted the replicas have to find it themselves.
+    fn oracle_compares(&mut self, member: u64, index: u64, digest: [u8; 32]) {
+        if self.plant != Some(Plant::DifferingRecord) {
+            self.oracle.digest_of_all(member, index, digest, &mut self.figures);
+        }
+    }
+
+    fn send_report(&mut self, from: usize, report: &MemberReport) {
+        for to in (0..3).filter(|to| *to != from) {
+            let reaches = self.network.reaches(Place::Member(from), Place::Member(to));
+            if reaches && !self.random.chance(self.network.loss_permille) {
+                let delay_us = self.network.delay(&mut self.random);
+                self.after(delay_us, Event::Report { to, report: Box::new(report.clone()) });
+            }
         }
     }
 

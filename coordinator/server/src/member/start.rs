@@ -19,8 +19,8 @@ use crate::{
     inbox::Inbox,
     leadership::Leadership,
     peers::{Membership, Peers},
-    relay,
-    threads::{core, log, replica, snapshots},
+    relay, reports,
+    threads::{core, digests, log, replica, snapshots},
 };
 
 /// Why a member can't start.
@@ -92,6 +92,8 @@ pub(super) fn start(
     let consensus = Replica::new(settings, recovered)?;
 
     let mut core_settings = Settings::new(record.cluster_id.clone(), random());
+    core_settings.member = me;
+    core_settings.members = record.members.iter().map(|member| member.id).collect();
     core_settings.pools = config.pools.clone();
     core_settings.snapshot_commands = config.snapshot_commands;
     core_settings.snapshot_bytes = config.snapshot_bytes;
@@ -124,11 +126,17 @@ pub(super) fn start(
         metrics: Arc::clone(&member.metrics),
     })?;
     threads.push(handle);
+    let (to_digests, handle) = digests::start(Arc::clone(&inbox))?;
+    threads.push(handle);
+    let to_others = watch::Sender::default();
+    reports::tell(&channels, &to_others.subscribe());
     threads.push(core::start(core::Parts {
         core: Core::new(core_settings, index, state),
         inbox: Arc::clone(&inbox),
         replica: to_replica.clone(),
         snapshots: to_snapshots.clone(),
+        digests: to_digests,
+        reports: to_others,
         ending: member.ending.clone(),
         published: Arc::clone(&published),
         metrics: Arc::clone(&member.metrics),

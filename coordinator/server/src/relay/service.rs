@@ -9,8 +9,8 @@ use std::{
 use coordinator_core::{CallId, Input, allows, refusal};
 use futures::Stream;
 use proto::internal::{
-    Caller, GetMemberStatusRequest, Refusal, RelayDown, RelayUp, call_request, relay_service_server::RelayService,
-    relay_up,
+    Caller, GetMemberStatusRequest, MemberReport, Refusal, RelayDown, RelayUp, ReportResponse, call_request,
+    relay_service_server::RelayService, relay_up,
 };
 use proto::v1::{MemberStatus, Role, StreamJobsRequest, WorkerMessage};
 use tokio::sync::mpsc;
@@ -66,6 +66,18 @@ impl RelayService for Relays {
         let running = self.member.running()?;
         running.peer_of(&request)?;
         running.own_status(request.into_inner().digest_index).await.map(Response::new)
+    }
+
+    async fn report(&self, request: Request<MemberReport>) -> Result<Response<ReportResponse>, Status> {
+        let running = self.member.running()?;
+        let sender = running.member_named_by(&request)?;
+        let report = request.into_inner();
+        if report.from != sender || report.cluster_id != running.cluster_id() {
+            let message = "a report in another member's name, or of another cluster";
+            return Err(status::refused(tonic::Code::PermissionDenied, "WRONG_PEER", message, "", ""));
+        }
+        running.core().inbox().push(Input::Reported(Box::new(report)));
+        Ok(Response::new(ReportResponse {}))
     }
 }
 

@@ -8,12 +8,13 @@ use std::{
 };
 
 use coordinator_core::{CallId, Core, Figures, Input, Output};
+use proto::internal::MemberReport;
 use proto::v1::MemberStatus;
 use replication::{Input as Step, Proposal};
 use tokio::sync::{oneshot, watch};
-use tracing::error;
+use tracing::{error, info};
 
-use super::{replica, snapshots};
+use super::{digests, replica, snapshots};
 use crate::{
     calls::{Delivery, Sink},
     clock,
@@ -48,6 +49,10 @@ pub struct Parts {
     pub replica: SyncSender<replica::Message>,
     /// The snapshot thread.
     pub snapshots: std::sync::mpsc::Sender<snapshots::Message>,
+    /// The digest thread.
+    pub digests: std::sync::mpsc::Sender<digests::Message>,
+    /// What the other members are told.
+    pub reports: watch::Sender<MemberReport>,
     /// Who can end the process.
     pub ending: Ending,
     /// What is published of it.
@@ -159,8 +164,20 @@ impl Thread {
                     // The snapshot thread outlives this one.
                     let _ = self.parts.snapshots.send(snapshots::Message::Store { index, term, state });
                 }
+                Output::Digest { index, state } => {
+                    // It outlives this one too.
+                    let _ = self.parts.digests.send(digests::Message { index, state });
+                }
+                Output::Report(report) => {
+                    self.parts.reports.send_replace(report);
+                }
+                Output::Split { index: Some(index) } => error!(
+                    index,
+                    "the replicas differ and none has a majority: no new jobs; start the coordinators that are down"
+                ),
+                Output::Split { index: None } => info!("the replicas agree again"),
                 Output::Halt { reason } => {
-                    error!(reason, "this replica can't read the log; it stops so that it doesn't part from the others");
+                    error!(reason, "this replica can't go on with the others; it stops so that it misleads nobody");
                     self.parts.ending.end(Exit::Diverged);
                     return false;
                 }
@@ -203,8 +220,16 @@ impl Thread {
                 Some((digest_index, digest)) => {
                     let digest = if digest_index == 0 { String::new() } else { hexadecimal(&digest) };
                     // Closed: the asker's second is over.
-                    let _ =
-                        answer.send(MemberStatus { applied_index: index, digest_index, digest, ..Default::default() });
+                    let whole = core.newest_whole_digest();
+                    let status = MemberStatus {
+                        applied_index: index,
+                        digest_index,
+                        digest,
+                        state_digest_index: whole.map_or(0, |(index, _)| index),
+                        state_digest: whole.map(|(_, digest)| hexadecimal(&digest)).unwrap_or_default(),
+                        ..Default::default()
+                    };
+                    let _ = answer.send(status);
                 }
             }
         }
