@@ -114,7 +114,7 @@ impl Counts {
 /// How long this job's tasks ran of late; decides what is granted ahead of need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 // Without four bytes of padding a queued job fits into the next smaller piece of memory.
-#[repr(packed(4))]
+#[repr(Rust, packed(4))]
 pub(crate) struct Runs {
     pub ends: u32,
     pub run_ms: u64,
