@@ -65,8 +65,8 @@ impl Client {
             self.operation = Some(Operation { number: self.operations, request, begun_us: now_us, call: None });
             return;
         }
-        let request = match random.below(12) {
-            10 if !jobs.is_empty() => Request::SetJob(SetJobRequest {
+        let request = match random.below(24) {
+            22 if !jobs.is_empty() => Request::SetJob(SetJobRequest {
                 request_id: id,
                 job_id: pick(random),
                 priority: Some(random.below(3) as i32),
@@ -74,7 +74,7 @@ impl Client {
                 time_limit: Some(prost_duration(random.between(1, 60) * 1_000)),
                 ..SetJobRequest::default()
             }),
-            11 => Request::SetQueue(SetQueueRequest {
+            23 => Request::SetQueue(SetQueueRequest {
                 request_id: id,
                 name: QUEUES[random.below(3) as usize].to_owned(),
                 settings: Some(QueueSettings {
@@ -84,12 +84,12 @@ impl Client {
                     ..QueueSettings::default()
                 }),
             }),
-            0..2 => Request::SubmitJob(SubmitJobRequest { spec: Some(spec(&id, &jobs, random)), request_id: id }),
+            0..4 => Request::SubmitJob(SubmitJobRequest { spec: Some(spec(&id, &jobs, random)), request_id: id }),
             _ if jobs.is_empty() => {
                 Request::SubmitJob(SubmitJobRequest { spec: Some(spec(&id, &jobs, random)), request_id: id })
             }
-            2..8 => Request::GetJob(GetJobRequest { job_id: pick(random), last: false }),
-            8 => {
+            4..18 => Request::GetJob(GetJobRequest { job_id: pick(random), last: false }),
+            18..20 => {
                 let ranges = Vec::new();
                 Request::CancelJob(CancelJobRequest {
                     request_id: id,

@@ -41,8 +41,9 @@ fn alternatives_are_taken_in_their_order() {
     let grid = Grid::shared();
     let script = "echo $MILLGRID_CPUS $MILLGRID_MEMORY_MIB $OMP_NUM_THREADS";
     let run = |options: &[&str]| grid.millgrid([&["run"], options, &["--", "sh", "-c", script]].concat()).ok().stdout;
-    let no_gpu_here = ["--gpus", "1", "--alt", "cpus=1.5,mem=64M", "--alt", "cpus=1"];
-    assert_eq!(run(&no_gpu_here), "1.5 64 1\n");
+    // There is no gpu here, and the other tests take cpus: only the last one ever fits.
+    let last_fits = ["--gpus", "1", "--alt", "gpus=2", "--alt", "cpus=1.5,mem=64M"];
+    assert_eq!(run(&last_fits), "1.5 64 1\n");
     assert_eq!(run(&["--cpus", "0.5", "--alt", "cpus=2"]), "0.5 0 1\n");
     // Where none ever fits, the job is refused.
     grid.millgrid(["submit", "--gpus", "1", "--alt", "cpus=5000", "--", "true"]).exits(7);
