@@ -3,7 +3,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "millgrid/v1/jobs.proto",
     "millgrid/v1/queues.proto",
     "millgrid/v1/workers.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 8] = [
     "millgrid/internal/v1/relay.proto",
     "millgrid/internal/v1/peer.proto",
     "millgrid/internal/v1/snapshot.proto",
+    "millgrid/internal/v1/history.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
