@@ -3,6 +3,7 @@
 mod calls;
 mod clients;
 mod members;
+mod watch;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use proto::v1::AttemptKey;
 use scheduler::State;
 use worker_core::{End, Key};
 
+use self::watch::Watch;
 use crate::{
     call::{Calls, Down, Origin, Up},
     client::{Client, Known},
@@ -24,6 +26,7 @@ use crate::{
     random::Random,
     store::Store,
     worker::Worker,
+    workload::{Faults, Workload},
 };
 
 const TICK_US: u64 = 50_000;
@@ -72,6 +75,7 @@ pub(crate) enum Event {
     Heal,
     Calm,
     CheckLeader,
+    Watch,
 }
 
 /// A whole grid.
@@ -89,12 +93,14 @@ pub struct World {
     store: Store,
     known: Known,
     oracle: Oracle,
+    pub(crate) workload: Workload,
     pub(crate) figures: Figures,
     pub(crate) plant: Option<Plant>,
     history: blake3::Hasher,
     peer_order: BTreeMap<(usize, usize), u64>,
     peaceful: bool,
     ghosts: u64,
+    watch: Watch,
 }
 
 impl World {
@@ -106,10 +112,14 @@ impl World {
         for member in &mut members {
             member.drift_permille = random.below(3) as i64 - 1;
         }
-        let workers = random.between(2, 4);
-        let workers = (0..workers as usize)
-            .map(|number| Worker::new(number, random.between(2, 3), random.below(3) as i64 - 1))
+        let workload = Workload::of(seed, &mut random);
+        // Where shares are measured, enough ends in a minute.
+        let more = u64::from(workload.saturation().is_some());
+        let workers = random.between(2 + more, 4);
+        let workers: Vec<Worker> = (0..workers as usize)
+            .map(|number| Worker::new(number, random.between(2 + more, 3 + more), random.below(3) as i64 - 1))
             .collect();
+        let watch = Watch::new(workers.len());
         let mut network = Network::default();
         network.calm();
         Self {
@@ -124,13 +134,15 @@ impl World {
             calls: Calls::default(),
             store: Store::default(),
             known: Known::new(),
-            oracle: Oracle::new(),
+            oracle: Oracle::new(&workload),
+            workload,
             figures: Figures { seeds: 1, ..Figures::default() },
             plant,
             history: blake3::Hasher::new(),
             peer_order: BTreeMap::new(),
             peaceful: false,
             ghosts: 0,
+            watch,
         }
     }
 
@@ -145,7 +157,10 @@ impl World {
         for client in 0..self.clients.len() {
             self.after(2_000_000, Event::Think { client });
         }
-        self.after(5_000_000, Event::Fault);
+        self.after(0, Event::Watch);
+        if self.workload.faults() != Faults::None {
+            self.after(5_000_000, Event::Fault);
+        }
         while self.oracle.violation.is_none()
             && let Some(((at_us, number), event)) = self.queue.pop_first()
         {
@@ -247,7 +262,8 @@ impl World {
             | Event::QuickDisk { .. }
             | Event::Heal
             | Event::Calm
-            | Event::CheckLeader => 0,
+            | Event::CheckLeader
+            | Event::Watch => 0,
         }
     }
 
@@ -356,6 +372,7 @@ impl World {
                 self.network.repeat_permille = 0;
                 self.network.delay_us = 2_000;
             }
+            Event::Watch => self.watch(),
             Event::CheckLeader => {
                 let leads = |member: &Member| member.process.as_ref().is_some_and(|process| process.core.leads());
                 if !self.members.iter().any(leads) {
@@ -376,11 +393,12 @@ impl World {
         }
         for job in 1.. {
             let Some(view) = self.oracle.state.submission(job) else { break };
+            if !view.has_outputs {
+                continue;
+            }
             let tasks = self.oracle.state.job(job).map_or(0, |job| job.task_count);
             for ordinal in 0..tasks as u32 {
-                let Some(task) = self.oracle.state.task(job, ordinal, false).filter(|_| view.has_outputs) else {
-                    continue;
-                };
+                let Some(task) = self.oracle.state.task(job, ordinal, false) else { continue };
                 let object = self.store.object(&object_name(job, ordinal)).map(|key| key.attempt);
                 let accepted = self.oracle.state.published(job, ordinal).map(|(attempt, ..)| attempt);
                 let succeeded = task.state() == proto::v1::TaskState::Succeeded;

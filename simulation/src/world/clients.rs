@@ -7,17 +7,27 @@ use proto::v1::Role;
 use super::{Event, World};
 use crate::{
     call::{Down, Origin},
-    client::{ANSWER_US, PATIENCE_US},
+    client::{ANSWER_US, Operation, PATIENCE_US},
     oracle::is_over,
+    workload::Workload,
 };
 
 impl World {
     pub(super) fn think(&mut self, client: usize) {
-        if self.peaceful && self.clients[client].operation.is_none() {
-            return;
-        }
         if self.clients[client].operation.is_none() {
-            self.clients[client].begin(&self.known, &mut self.random, self.now_us);
+            match &self.workload {
+                Workload::Mixed if self.peaceful => return,
+                Workload::Mixed => self.clients[client].begin(&self.known, &mut self.random, self.now_us),
+                Workload::Saturated(saturation) => {
+                    let (known, now_us) = (&self.known, self.now_us);
+                    if !self.clients[client].saturate(saturation, client, known, &mut self.random, now_us) {
+                        return;
+                    }
+                    if self.clients[client].operation.is_none() {
+                        return self.after(1_000_000, Event::Think { client });
+                    }
+                }
+            }
             // From the moment it is asked for: an answer that got lost doesn't undo it.
             if let Some(call_request::Request::RetryJob(request)) =
                 self.clients[client].operation.as_ref().map(|operation| &operation.request)
@@ -51,7 +61,8 @@ impl World {
         let now_us = self.now_us;
         let one = &mut self.clients[client];
         one.coordinator = (one.coordinator + 1) % 3;
-        if one.operation.as_ref().is_some_and(|operation| now_us >= operation.begun_us + PATIENCE_US) {
+        let too_long = |waits: &Operation| !waits.stubborn && now_us >= waits.begun_us + PATIENCE_US;
+        if one.operation.as_ref().is_some_and(too_long) {
             one.operation = None;
         }
         self.after(delay_us, Event::Think { client });
@@ -94,6 +105,13 @@ impl World {
                 let before = self.oracle.acknowledged.insert(request.request_id.clone(), job.id);
                 if before.is_some_and(|before| before != job.id) {
                     self.oracle.violated("I2", format!("{} was answered with two jobs", request.request_id));
+                }
+            }
+            (call_request::Request::SubmitJobs(request), call_response::Response::SubmitJobs(response)) => {
+                self.figures.acknowledged += response.jobs.len() as u64;
+                for (spec, job) in request.specs.iter().zip(&response.jobs) {
+                    self.known.entry(job.id).or_default();
+                    self.oracle.acknowledged.insert(spec.name.clone(), job.id);
                 }
             }
             (call_request::Request::GetJob(request), call_response::Response::Job(job)) => {

@@ -10,6 +10,7 @@ use crate::{
     member::{Member, Wish},
     network::Place,
     plant::Plant,
+    worker::Worker,
 };
 
 impl World {
@@ -106,7 +107,12 @@ impl World {
 
     fn oracle_sees(&mut self, index: u64, term: u64, data: &bytes::Bytes) {
         let held = self.oracle.leases_about_to_end(data);
-        self.oracle.committed(index, term, data, &mut self.figures);
+        for session in self.oracle.committed(self.now_us, index, term, data, &mut self.figures) {
+            let of = |worker: &Worker| worker.standing.is_some_and(|standing| standing.session == session);
+            if let Some(worker) = self.workers.iter().position(of) {
+                self.watch.granted(worker, self.now_us);
+            }
+        }
         for (session, keys) in held {
             if self.oracle.state.session(session).is_none() {
                 for key in keys {
