@@ -6,8 +6,8 @@ use coordinator_core::CallId;
 use proto::internal::call_request::Request;
 use proto::v1::{
     CancelJobRequest, Cause, CreateQueueRequest, Dependency, DependencyCondition, GetJobRequest, IndexRange, JobSpec,
-    Output, QueueSettings, Resources, RetryJobRequest, RetryPolicy, RetryRule, SetJobRequest, SetLicenseRequest,
-    SetQueueRequest, SubmitJobRequest, TaskArray,
+    ListTasksRequest, Output, QueueSettings, Resources, RetryJobRequest, RetryPolicy, RetryRule, SetHistoryRequest,
+    SetJobRequest, SetLicenseRequest, SetQueueRequest, SubmitJobRequest, TaskArray,
 };
 
 use crate::{
@@ -69,7 +69,17 @@ impl Client {
         if let Some(request) = self.set_up(&id, random) {
             return self.set_about(request, false, now_us);
         }
-        let request = match random.below(24) {
+        let request = match random.below(26) {
+            24 => Request::SetHistory(SetHistoryRequest {
+                request_id: id,
+                keep: Some(prost_duration(random.below(30) * 1_000)),
+                keep_jobs: Some(random.below(5)),
+            }),
+            25 if !jobs.is_empty() => Request::ListTasks(ListTasksRequest {
+                job_id: pick(random),
+                attempts: true,
+                ..ListTasksRequest::default()
+            }),
             22 if !jobs.is_empty() => Request::SetJob(SetJobRequest {
                 request_id: id,
                 job_id: pick(random),

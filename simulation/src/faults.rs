@@ -16,7 +16,7 @@ use crate::{
 impl World {
     /// One fault, and when the next comes.
     pub(crate) fn fault(&mut self) {
-        let kind = self.random.below(16);
+        let kind = self.random.below(17);
         let of_worker = matches!(kind, 7 | 10..=13);
         let happens = match self.workload.faults() {
             Faults::All => true,
@@ -113,6 +113,7 @@ impl World {
                 worker.agent_paused_until_us = self.now_us + pause_us;
                 worker.machine_paused_until_us = self.now_us + pause_us;
             }
+            16 => self.upgrade(member),
             14 => {
                 self.count("leadership moved");
                 self.members[member].tell_replica(replication::Input::TransferLeader { to: None });

@@ -9,12 +9,13 @@ mod fairness;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use proto::internal::command::Command;
 use proto::v1::{AttemptKey, Cause, JobState};
-use scheduler::{End, Event, Instruction, State};
+use scheduler::{Archive, Detail, End, Event, Instruction, State};
 use worker_core::Key;
 
 use self::{
@@ -67,6 +68,8 @@ pub(crate) struct Oracle {
     pub(crate) acknowledged: BTreeMap<String, u64>,
     pub(crate) violation: Option<Violation>,
     checks: u64,
+    /// All segments of the history.
+    archives: Vec<Arc<Archive>>,
 }
 
 impl Oracle {
@@ -88,6 +91,7 @@ impl Oracle {
             acknowledged: BTreeMap::new(),
             violation: None,
             checks: 0,
+            archives: Vec::new(),
         }
     }
 
@@ -209,6 +213,10 @@ impl Oracle {
                     self.task_ended((*key).into(), *end);
                 }
                 Event::Published { key, .. } => self.task_ended((*key).into(), End::Succeeded),
+                Event::SegmentCut { number, data, .. } => {
+                    let archive = Archive::read(*number, data).expect("what was cut can be read");
+                    self.archives.push(Arc::new(archive));
+                }
                 _ => {}
             }
             self.account(event, now_us);
@@ -289,16 +297,16 @@ impl Oracle {
     }
 
     /// Whether every acknowledged submit is one job, and no request id made two.
-    pub(crate) fn check_submits(&mut self, figures: &mut Figures) {
+    pub(crate) fn check_submits(&mut self, everything: &State, figures: &mut Figures) {
         let mut by_name: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         let filter = scheduler::JobFilter { ended: true, ..scheduler::JobFilter::default() };
         let (mut before, mut more) = (None, true);
         while more {
-            let (jobs, next) = self.state.jobs(&filter, before, 1_000);
-            for job in jobs {
+            let page = everything.jobs(&filter, before, 1_000);
+            for job in page.jobs {
                 by_name.entry(job.name).or_default().push(job.id);
             }
-            (before, more) = (next, next.is_some());
+            (before, more) = (page.next, page.next.is_some() && page.missing.is_none());
         }
         for (name, jobs) in &by_name {
             if jobs.len() > 1 {
@@ -313,10 +321,15 @@ impl Oracle {
         }
     }
 
+    /// The state with all that has left it.
+    pub(crate) fn everything(&self) -> State {
+        self.state.with_archives(&self.archives, Detail::Tasks).expect("what was cut can be read")
+    }
+
     /// The first job that has not ended, if any.
     pub(crate) fn unended(&self) -> Option<u64> {
-        let (jobs, _) = self.state.jobs(&scheduler::JobFilter::default(), None, 1_000);
-        jobs.iter().filter(|job| !is_over(job.state())).map(|job| job.id).min()
+        let page = self.state.jobs(&scheduler::JobFilter::default(), None, 1_000);
+        page.jobs.iter().filter(|job| !is_over(job.state())).map(|job| job.id).min()
     }
 }
 

@@ -16,6 +16,8 @@ pub enum Plant {
     DeposedLeaderAnswers,
     /// One replica has another record of a job than the others, and no event ever said so.
     DifferingRecord,
+    /// A member says that it has a segment of the history before it is on its disk.
+    SegmentsUnstored,
     /// The weights of queues get lost on the way into the log.
     WeightsIgnored,
     /// Of all grants only those of one worker come into the log.
@@ -26,13 +28,14 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NoFence,
         Self::AckBeforeFsync,
         Self::NoFsyncAtStart,
         Self::RequestIdsIgnored,
         Self::DeposedLeaderAnswers,
         Self::DifferingRecord,
+        Self::SegmentsUnstored,
         Self::WeightsIgnored,
         Self::GrantsLost,
         Self::SessionsOutlive,
@@ -46,7 +49,11 @@ impl Plant {
             | Self::WeightsIgnored
             | Self::GrantsLost
             | Self::SessionsOutlive => true,
-            Self::AckBeforeFsync | Self::NoFsyncAtStart | Self::DeposedLeaderAnswers | Self::DifferingRecord => false,
+            Self::AckBeforeFsync
+            | Self::NoFsyncAtStart
+            | Self::DeposedLeaderAnswers
+            | Self::DifferingRecord
+            | Self::SegmentsUnstored => false,
         }
     }
 
@@ -59,6 +66,7 @@ impl Plant {
             Self::RequestIdsIgnored => "request-ids-ignored",
             Self::DeposedLeaderAnswers => "deposed-leader-answers",
             Self::DifferingRecord => "differing-record",
+            Self::SegmentsUnstored => "segments-unstored",
             Self::WeightsIgnored => "weights-ignored",
             Self::GrantsLost => "grants-lost",
             Self::SessionsOutlive => "sessions-outlive",

@@ -2,7 +2,7 @@
 
 use coordinator_core::CallId;
 use proto::internal::{Caller, call_request, call_response};
-use proto::v1::Role;
+use proto::v1::{Role, Task};
 
 use super::{Event, World};
 use crate::{
@@ -137,16 +137,36 @@ impl World {
                     facts.cancelled_us.get_or_insert(now_us);
                 }
             }
+            (call_request::Request::ListTasks(request), call_response::Response::ListTasks(list)) => {
+                self.figures.reads += 1;
+                self.check_tasks(request.job_id, &list.tasks);
+            }
             (call_request::Request::RetryJob(_), _) => self.figures.acknowledged += 1,
             _ => {}
         }
     }
 
-    pub(super) fn refused(&mut self, client: usize, refusal: &proto::internal::Refusal) {
-        let Some(operation) = &self.clients[client].operation else { return };
-        if let call_request::Request::GetJob(request) = &operation.request {
-            let detail = format!("job {} was acknowledged, but a read says: {}", request.job_id, refusal.message);
+    /// What was said of the tasks of a job that has moved is what the log says of them.
+    fn check_tasks(&mut self, job: u64, tasks: &[Task]) {
+        if self.oracle.state.gone(job).is_none() {
+            return;
+        }
+        let expected =
+            self.oracle.everything().tasks(job, &[], &[], true, 0, tasks.len().max(1)).map(|(tasks, _)| tasks);
+        if expected.as_deref() != Some(tasks) {
+            let detail = format!("tasks of job {job} in the history: {tasks:?}, expected {expected:?}");
             self.oracle.violated("I1", detail);
         }
+    }
+
+    pub(super) fn refused(&mut self, client: usize, refusal: &proto::internal::Refusal) {
+        let Some(operation) = &self.clients[client].operation else { return };
+        let job = match &operation.request {
+            call_request::Request::GetJob(request) => request.job_id,
+            call_request::Request::ListTasks(request) => request.job_id,
+            _ => return,
+        };
+        let detail = format!("job {job} was acknowledged, but a read says: {}", refusal.message);
+        self.oracle.violated("I1", detail);
     }
 }

@@ -3,6 +3,7 @@
 use coordinator_core::{CallId, Output};
 use proto::internal::{MemberReport, PeerMessage, call_response};
 use proto::v1::coordinator_message;
+use scheduler::NEWEST_RULES;
 
 use super::{Event, TICK_US, World};
 use crate::{
@@ -34,6 +35,17 @@ impl World {
         let first_us = self.random.below(TICK_US);
         self.after(first_us, Event::MemberTick { member, boot });
         self.drive_member(member);
+    }
+
+    /// Replaces an older release by the newest.
+    pub(crate) fn upgrade(&mut self, member: usize) {
+        if self.members[member].newest_rules == NEWEST_RULES {
+            return;
+        }
+        self.members[member].newest_rules = NEWEST_RULES;
+        self.count("upgraded");
+        self.crash_member(member, false);
+        self.restart(member);
     }
 
     pub(crate) fn crash_member(&mut self, member: usize, power: bool) {
@@ -70,6 +82,9 @@ impl World {
                     let delay_us = 1_000 + self.random.skewed(500_000);
                     self.after(delay_us, Event::Stored { member, boot, index, term, state });
                 }
+                Wish::StoreSegment { number, data } => self.store_segment(member, number, data),
+                Wish::KeepSegments(segments) => self.keep_segments(member, &segments),
+                Wish::ReadHistory { ticket, segments } => self.read_history(member, ticket, segments),
                 Wish::Digest { index, state } => {
                     let digest = state.digest_of_all(|| {});
                     self.oracle_compares(id, index, digest);

@@ -144,7 +144,7 @@ impl World {
             return None;
         }
         let filter = JobFilter { states: vec![JobState::Queued, JobState::Running], ..JobFilter::default() };
-        let (jobs, _) = state.jobs(&filter, None, 1_000);
+        let jobs = state.jobs(&filter, None, 1_000).jobs;
         let fits = |job: u64| {
             let asked = state.submission(job);
             asked.is_some_and(|asked| {
