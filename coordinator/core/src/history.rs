@@ -152,12 +152,12 @@ impl Core {
         if through > settled {
             return Some(Command::SettleSegments(SettleSegments { through }));
         }
-        // `check_command` says whether these rules know a history at all.
-        let cut = proto::internal::Command { command: Some(Command::CutSegment(CutSegment {})) };
+        let cut = || proto::internal::Command { command: Some(Command::CutSegment(CutSegment {})) };
         let unsettled = self.state.segments().len() as u32 - settled;
         if unsettled >= limits::UNSETTLED_SEGMENTS
             || !self.state.is_history_due(self.wall_ms())
-            || self.state.check_command(&cut).is_err()
+            // Older rules know no history.
+            || self.state.check_command(&cut()).is_err()
         {
             self.history.due_since_ms = None;
             return None;

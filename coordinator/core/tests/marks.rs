@@ -37,7 +37,13 @@ fn mark(core: &mut Core, index: u64) -> MarkDigests {
 
 /// What the core does when another member says this; whether it stops.
 fn hear(core: &mut Core, from: u64, said: &MarkDigests) -> bool {
-    let report = MemberReport { cluster_id: "c".to_owned(), from, boot: from, marks: vec![said.clone()] };
+    let report = MemberReport {
+        cluster_id: "c".to_owned(),
+        from,
+        boot: from,
+        marks: vec![said.clone()],
+        ..MemberReport::default()
+    };
     core.step(Input::Reported(Box::new(report)), 0, 0);
     core.flush(0, 0).iter().any(|output| matches!(output, Output::Halt { .. }))
 }
@@ -112,7 +118,8 @@ fn what_a_stranger_says_counts_for_nothing() {
 #[test]
 fn what_is_heard_is_not_answered_with_a_report() {
     let (mut core, digests) = leader();
-    let report = MemberReport { cluster_id: "c".to_owned(), from: 2, boot: 2, marks: vec![digests] };
+    let report =
+        MemberReport { cluster_id: "c".to_owned(), from: 2, boot: 2, marks: vec![digests], ..MemberReport::default() };
     core.step(Input::Reported(Box::new(report)), 0, 0);
     let outputs = core.flush(0, 0);
     assert!(!outputs.iter().any(|output| matches!(output, Output::Report(_))), "{outputs:?}");

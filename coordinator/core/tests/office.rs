@@ -47,6 +47,9 @@ impl Office {
                     Output::Applied { .. }
                     | Output::Snapshot { .. }
                     | Output::Digest { .. }
+                    | Output::StoreSegment { .. }
+                    | Output::KeepSegments { .. }
+                    | Output::ReadHistory { .. }
                     | Output::Report(_)
                     | Output::Split { .. } => {}
                     Output::Halt { reason } => panic!("{reason}"),

@@ -1,6 +1,6 @@
 //! Reading: strictly, and then everything that is derived is made anew.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::OrdMap;
@@ -34,7 +34,7 @@ impl State {
     pub fn decode(pieces: impl IntoIterator<Item = Bytes>) -> Result<Self, Malformed> {
         let mut reader = Reader {
             state: Self::new(),
-            jobs: BTreeMap::new(),
+            jobs: Vec::new(),
             gone: Vec::new(),
             passed: 0,
             next_id: 1,
@@ -60,7 +60,7 @@ impl State {
 pub(super) struct Reader {
     pub(super) state: State,
     /// Tasks come after their job; so the jobs move into the state at the end.
-    jobs: BTreeMap<u64, Job>,
+    jobs: Vec<(u64, Job)>,
     /// Those that have left: first, count, what is left of each.
     pub(super) gone: Vec<(u64, u32, Gone)>,
     /// How many of these are below the next job.
@@ -236,7 +236,7 @@ impl Reader {
         for job in piece.jobs {
             let terms = terms.get(job.terms as usize).ok_or(Malformed("a job without terms"))?.clone();
             self.skip_gone();
-            self.jobs.insert(self.next_id, read_job(job, terms)?);
+            self.jobs.push((self.next_id, read_job(job, terms)?));
             self.next_id += 1;
         }
         Ok(())
@@ -255,7 +255,8 @@ impl Reader {
     }
 
     fn tasks(&mut self, piece: StateTasks) -> Result<(), Malformed> {
-        let job = self.jobs.get_mut(&piece.job).ok_or(Malformed("tasks without a job"))?;
+        let position = self.jobs.binary_search_by_key(&piece.job, |(id, _)| *id);
+        let (_, job) = &mut self.jobs[position.map_err(|_| Malformed("tasks without a job"))?];
         let count = job.tasks.count();
         let mut chunks = OrdMap::new();
         for chunk in piece.chunks {
