@@ -99,7 +99,10 @@ impl World {
             11 => {
                 self.count("machine lost");
                 self.lose_machine(worker);
-                self.after(brief_us * 4, Event::RestartMachine { worker });
+                // Now and then for so long that its session has to be given up, by a leader that nothing disturbs.
+                let for_long = self.workload.faults() == Faults::OfWorkers && self.random.chance(300);
+                let down_us = if for_long { 60_000_000 } else { brief_us * 4 };
+                self.after(down_us, Event::RestartMachine { worker });
             }
             12 => {
                 self.count("agent paused");

@@ -50,9 +50,16 @@ impl State {
         }
         let kept = self.queues.values().filter_map(|queue| queue.reservation).find(|kept| kept.session == number);
         match kept {
-            Some(kept) if kept.job != id && !self.fits_beside(&kept, &free, ask) => Obstacle::Kept(kept.job),
+            Some(kept) if self.is_kept_from(id, &kept) && !self.fits_beside(&kept, &free, ask) => {
+                Obstacle::Kept(kept.job)
+            }
             Some(_) | None => Obstacle::None,
         }
+    }
+
+    /// Whether room is kept for others than a job, and not only for one behind it.
+    fn is_kept_from(&self, id: u64, kept: &crate::queue::Reservation) -> bool {
+        kept.job != id && !self.stands_before(id, kept.job)
     }
 
     /// Whether a task leaves as much as is kept there. (One with a time limit may start in spite of it.)

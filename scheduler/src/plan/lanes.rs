@@ -11,7 +11,7 @@ use std::{
 use super::{Cursor, Planner};
 use crate::{
     State,
-    indexes::{Bucket, Turn},
+    indexes::{Bucket, Turn, turn_of},
     queue::{Load, Queue},
     shape::{Resource, Shape},
     usage::Usage,
@@ -169,6 +169,14 @@ impl<'s> Planner<'s> {
     /// What one more task of this shape adds to its queue's share.
     fn share_of(&self, shape: &Shape, queue: &Queue) -> u128 {
         dominant(|resource| u128::from(shape.amount(resource)) * u128::from(PRESENT_MS), queue, &self.capacity)
+    }
+}
+
+impl State {
+    /// Whether a job comes before another in one queue.
+    pub(crate) fn stands_before(&self, id: u64, other: u64) -> bool {
+        let (Some(one), Some(two)) = (self.jobs.get(id), self.jobs.get(other)) else { return false };
+        one.terms.queue == two.terms.queue && turn_of(&one.terms, id) < turn_of(&two.terms, other)
     }
 }
 

@@ -41,16 +41,21 @@ impl<'s> Planner<'s> {
         (waits && allowed && worker_of.kept.is_none()).then(|| (worker, self.kept(0, shape, worker_of)))
     }
 
-    /// Grants a task of a job where room is kept for it, if it has come free.
+    /// Grants a task of a job where room is kept for it, if it has come free; or for one that stands behind it in its
+    /// queue. (It wasn't there, or held, when the room was kept: the other can't start before it has.)
     pub(super) fn use_reservation(&mut self, head: &Head<'s>) -> bool {
         let id = head.turn.1;
-        let kept = |worker: &Worker| worker.kept.as_ref().is_some_and(|kept| kept.job == id);
-        let Some(at) = self.workers.iter().position(kept) else { return false };
+        let mine = |kept: &Kept| kept.job == id || self.state.stands_before(id, kept.job);
+        let Some(at) = self.workers.iter().position(|worker| worker.kept.as_ref().is_some_and(mine)) else {
+            return false;
+        };
         let ask = &head.bucket.ask;
         let fits = |shape: &Shape| shape.fits(&self.workers[at].free) && self.room(head.bucket, shape) > 0;
         let Some(alternative) = ask.shapes.iter().position(fits) else { return false };
+        let now_ms = self.state.time_ms;
         let worker = &mut self.workers[at];
-        worker.kept = None;
+        // The other's is kept until it is its turn. When that will be, this plan can't say.
+        worker.kept = worker.kept.take().filter(|kept| kept.job != id).map(|kept| Kept { start_ms: now_ms, ..kept });
         worker.free = worker.free.less(&ask.shapes[alternative]);
         worker.leases += 1;
         self.hand_out(head, &[(at, 1)], alternative, false) > 0

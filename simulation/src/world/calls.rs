@@ -72,9 +72,14 @@ impl World {
         let (leader, boot) = (call.leader, call.leader_boot);
         if let Up::Worker(WorkerMessage { message: Some(worker_message::Message::Renew(renew)) }) = &up {
             call.renewals.insert(renew.nonce, self.now_us);
-            if let Origin::Worker { worker, .. } = call.origin {
-                self.watch.renewed(worker, self.now_us);
-            }
+        }
+        let renews = |message: &worker_message::Message| {
+            matches!(message, worker_message::Message::Renew(_) | worker_message::Message::Open(_))
+        };
+        if let (Up::Worker(message), Origin::Worker { worker, .. }) = (&up, call.origin)
+            && message.message.as_ref().is_some_and(renews)
+        {
+            self.watch.renewed(worker, self.now_us);
         }
         let broken = call.broken;
         if !self.runs(leader, boot) {

@@ -2,7 +2,7 @@
 //! that may start there (L4). Looked at ten times a second, and only while nothing is wrong that would excuse it.
 
 use proto::v1::{JobState, Reason, WaitReason};
-use scheduler::{Instruction, JobFilter};
+use scheduler::{Cursor, Instruction, JobFilter};
 
 use super::{Event, World};
 use crate::member::Member;
@@ -14,8 +14,8 @@ const SETTLED_US: u64 = 10_000_000;
 const IDLE_US: u64 = 2_000_000;
 /// A new leader waits so long for sessions that it doesn't hear of, and a settled one so long. A tick, a round and an
 /// entry come on top.
-const FAILOVER_US: u64 = 60_000_000;
-const EXPIRY_US: u64 = 36_000_000;
+const FAILOVER_US: u64 = 62_000_000;
+const EXPIRY_US: u64 = 37_000_000;
 
 /// Since when all has been as it should.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub(super) struct Watch {
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Standing {
-    /// When a renewal of it last came to a leader.
+    /// When a renewal of it last came to a leader, or the opening of a stream, which is as good.
     renewed_us: u64,
     well_since_us: u64,
     /// It has had nothing since, though something might have started there at each look.
@@ -128,8 +128,12 @@ impl World {
                 let idle_ms = (self.now_us - standing.idle_since_us) / 1_000;
                 let name = &self.workers[worker].name;
                 let why = self.oracle.why_not_ended(job);
-                let detail =
-                    format!("{name} has been idle for {idle_ms} ms, and nothing is said against a start of {why}");
+                let heard = self.oracle.state.sessions().map(|session| session.id).collect();
+                let grants = scheduler::plan(&self.oracle.state, &heard, &Cursor::default(), usize::MAX).grants;
+                let detail = format!(
+                    "{name} has been idle for {idle_ms} ms, and nothing is said against a start of {why}; a plan for \
+                     all workers has {grants:?}"
+                );
                 return self.oracle.violated("L4", detail);
             }
         }
