@@ -133,7 +133,7 @@ impl World {
         self.members.iter().all(has_all)
     }
 
-    /// Whether what has left the state is on most disks, as it was cut.
+    /// Whether what has left the state is on most disks, as it was cut: from the moment at which an entry says so.
     pub(super) fn check_segments(&mut self) {
         let settled = self.oracle.state.settled_segments();
         for (number, segment) in (1..=settled).zip(self.oracle.state.segments().clone()) {

@@ -122,11 +122,15 @@ impl World {
 
     fn oracle_sees(&mut self, index: u64, term: u64, data: &bytes::Bytes) {
         let held = self.oracle.leases_about_to_end(data);
+        let settled = self.oracle.state.settled_segments();
         for session in self.oracle.committed(self.now_us, index, term, data, &mut self.figures) {
             let of = |worker: &Worker| worker.standing.is_some_and(|standing| standing.session == session);
             if let Some(worker) = self.workers.iter().position(of) {
                 self.watch.granted(worker, self.now_us);
             }
+        }
+        if self.oracle.state.settled_segments() > settled {
+            self.check_segments();
         }
         for (session, keys) in held {
             if self.oracle.state.session(session).is_none() {
