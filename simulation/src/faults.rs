@@ -102,6 +102,9 @@ impl World {
                 // Now and then for so long that its session has to be given up, by a leader that nothing disturbs.
                 let for_long = self.workload.faults() == Faults::OfWorkers && self.random.chance(300);
                 let down_us = if for_long { 60_000_000 } else { brief_us * 4 };
+                if for_long {
+                    self.workers[worker].gone_until_us = self.now_us + down_us;
+                }
                 self.after(down_us, Event::RestartMachine { worker });
             }
             12 => {

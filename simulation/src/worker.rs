@@ -18,6 +18,8 @@ pub(crate) struct Worker {
     pub(crate) machine: u64,
     pub(crate) agent_paused_until_us: u64,
     pub(crate) machine_paused_until_us: u64,
+    /// Nothing starts it before.
+    pub(crate) gone_until_us: u64,
     pub(crate) drift_permille: i64,
     /// The coordinator that it talks to.
     pub(crate) coordinator: usize,
@@ -52,6 +54,7 @@ impl Worker {
             machine: 0,
             agent_paused_until_us: 0,
             machine_paused_until_us: 0,
+            gone_until_us: 0,
             drift_permille,
             coordinator: number % 3,
             stream: None,

@@ -223,6 +223,7 @@ impl World {
         for worker in 0..self.workers.len() {
             self.workers[worker].agent_paused_until_us = 0;
             self.workers[worker].machine_paused_until_us = 0;
+            self.workers[worker].gone_until_us = 0;
             if self.workers[worker].agent.is_none() {
                 self.after(0, Event::RestartAgent { worker });
             }

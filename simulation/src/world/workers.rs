@@ -36,7 +36,7 @@ impl World {
     }
 
     pub(super) fn start_agent(&mut self, worker: usize) {
-        if self.workers[worker].agent.is_some() {
+        if self.workers[worker].agent.is_some() || self.now_us < self.workers[worker].gone_until_us {
             return;
         }
         self.workers[worker].start_agent(self.now_us);
