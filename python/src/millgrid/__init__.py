@@ -1,0 +1,111 @@
+"""The Millgrid batch grid from Python: jobs, arrays and functions, with `concurrent.futures`.
+
+>>> import millgrid
+>>> client = millgrid.Client()                      # a context, MILLGRID_ENDPOINT, or a running `millgrid dev`
+>>> job = client.submit(["echo", "hello"])
+>>> print(*job.wait().logs())
+hello
+"""
+
+from ._client import Client
+from ._dev import DevClient, DevGrid, dev
+from ._errors import (
+    AlreadyExists,
+    CallFailed,
+    ConfigurationError,
+    Conflict,
+    Denied,
+    EnvMismatch,
+    Exhausted,
+    IdentityError,
+    Infeasible,
+    InterpreterDied,
+    InvalidArgument,
+    JobFailed,
+    MillgridError,
+    MissingModule,
+    NotFound,
+    Refused,
+    RemoteError,
+    RemoteTraceback,
+    ResultLost,
+    StorageError,
+    TimedOut,
+    Unavailable,
+    Unpicklable,
+    Unreachable,
+    WaitTimeout,
+)
+from ._flow import Flow, FlowJob
+from ._jobs import Job
+from ._logs import LogLine
+from ._spec import Needs, Options, Output
+from ._views import (
+    Attempt,
+    Event,
+    Explanation,
+    FailureGroup,
+    JobInfo,
+    OutputObject,
+    Plan,
+    Queue,
+    Reason,
+    Task,
+    TaskCounts,
+    Tasks,
+    Worker,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadyExists",
+    "Attempt",
+    "CallFailed",
+    "Client",
+    "ConfigurationError",
+    "Conflict",
+    "Denied",
+    "DevClient",
+    "DevGrid",
+    "EnvMismatch",
+    "Event",
+    "Exhausted",
+    "Explanation",
+    "FailureGroup",
+    "Flow",
+    "FlowJob",
+    "IdentityError",
+    "Infeasible",
+    "InterpreterDied",
+    "InvalidArgument",
+    "Job",
+    "JobFailed",
+    "JobInfo",
+    "LogLine",
+    "MillgridError",
+    "MissingModule",
+    "Needs",
+    "NotFound",
+    "Options",
+    "Output",
+    "OutputObject",
+    "Plan",
+    "Queue",
+    "Reason",
+    "Refused",
+    "RemoteError",
+    "RemoteTraceback",
+    "ResultLost",
+    "StorageError",
+    "Task",
+    "TaskCounts",
+    "Tasks",
+    "TimedOut",
+    "Unavailable",
+    "Unpicklable",
+    "Unreachable",
+    "WaitTimeout",
+    "Worker",
+    "dev",
+]
