@@ -15,7 +15,7 @@ from ._flow import Flow
 from ._grammar import refuse
 from ._grid import DEFAULT_TIMEOUT, Grid
 from ._jobs import Job, _wait_all
-from ._spec import Needs, Options, build
+from ._spec import Options, build
 from ._storage import Storage
 from ._views import JobInfo, Plan, Queue, Worker
 from ._watch import Hub
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._calls.executor import GridExecutor
+    from ._calls.payload import CallOptions
 
 
 class Client:
@@ -233,8 +234,12 @@ class Client:
 
     # Functions
 
-    def executor(self, **options: Unpack[Needs]) -> GridExecutor:
-        """A `concurrent.futures.Executor` whose calls run on the grid. `options`: what each call needs, see `Needs`."""
+    def executor(self, **options: Unpack[CallOptions]) -> GridExecutor:
+        """A `concurrent.futures.Executor` whose calls run on the grid. `options`: what each needs, see `CallOptions`.
+
+        Raises:
+            InvalidArgument: An option can't be meant.
+        """
         from ._calls.executor import GridExecutor
 
         return GridExecutor(self, options)

@@ -36,6 +36,11 @@ class Storage:
         self._pid = 0
 
     @property
+    def configured(self) -> bool:
+        """Whether there is a place for large things."""
+        return bool(self._store)
+
+    @property
     def prefix(self) -> str:
         """Of all objects of this package, with a slash at its end.
 

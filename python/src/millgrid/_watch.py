@@ -53,9 +53,13 @@ class Subscription:
         self._index = -1
         self.closed = False
 
+        self.stream: _Stream | None = None
+
     def close(self) -> None:
         """Nothing is told from now on, but for what is being told."""
         self.closed = True
+        if self.stream is not None and not self.stream.open():
+            self.stream.stop()
 
     def tell(self, change: Change) -> None:
         """Passes news on, unless something newer was told before."""
@@ -125,6 +129,8 @@ class _Stream:
     def __init__(self, hub: Hub, subscriptions: list[Subscription], tasks: bool, token: str) -> None:
         self._hub = hub
         self._subscriptions = subscriptions
+        for one in subscriptions:
+            one.stream = self
         self.tasks = tasks
         self.token = token
         self._stopped = False
@@ -156,6 +162,8 @@ class _Stream:
             request = jobs.WatchJobsRequest(job_ids=job_ids, resume_token=self.token, tasks=self.tasks)
             call, slot, generation = self._hub._grid.stream(WATCH_JOBS, request)
             self._call = call
+            if self._stopped:  # Between the look above and the call.
+                self.stop()
             try:
                 try:
                     for message in call:
