@@ -96,8 +96,9 @@ def test_callbacks_are_called_once_with_the_future_in_order(ex: cf.Executor) -> 
 
 
 def test_wait_and_as_completed(ex: cf.Executor, tmp_path: Path) -> None:
-    slow = ex.submit(wait_for, str(tmp_path / "go"))
-    fast, bad = ex.submit(add, 1), ex.submit(fail, "x")
+    slow: cf.Future[Any] = ex.submit(wait_for, str(tmp_path / "go"))
+    fast: cf.Future[Any] = ex.submit(add, 1)
+    bad: cf.Future[Any] = ex.submit(fail, "x")
     done, not_done = cf.wait([slow, fast], timeout=60, return_when=cf.FIRST_COMPLETED)
     assert (done, not_done) == ({fast}, {slow})
     done, _ = cf.wait([slow, bad], timeout=60, return_when=cf.FIRST_EXCEPTION)
@@ -310,7 +311,7 @@ def test_another_python_is_refused_before_anything_is_unpickled(client: millgrid
 def test_what_functions_print_is_in_the_log(ex: Any, client: millgrid.Client) -> None:
     future = ex.submit(print, "seen by people")
     assert future.result(60) is None
-    assert list(client.job(future.job_id).logs(stream="stderr")) == ["seen by people\n"]
+    assert list(client.job(future.job_id).logs()) == ["seen by people\n"]
 
 
 def test_a_call_is_tried_again_as_asked(client: millgrid.Client, tmp_path: Path) -> None:

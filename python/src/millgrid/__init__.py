@@ -7,7 +7,13 @@
 hello
 """
 
+from ._calls.executor import GridExecutor, GridFuture
+from ._calls.inline import InlineExecutor
+from ._calls.payload import CallOptions
+from ._calls.remote import Calls, RemoteFunction, remote
+from ._calls.results import Outcome
 from ._client import Client
+from ._default import configure
 from ._dev import DevClient, DevGrid, dev
 from ._errors import (
     AlreadyExists,
@@ -62,6 +68,8 @@ __all__ = [
     "AlreadyExists",
     "Attempt",
     "CallFailed",
+    "CallOptions",
+    "Calls",
     "Client",
     "ConfigurationError",
     "Conflict",
@@ -75,8 +83,11 @@ __all__ = [
     "FailureGroup",
     "Flow",
     "FlowJob",
+    "GridExecutor",
+    "GridFuture",
     "IdentityError",
     "Infeasible",
+    "InlineExecutor",
     "InterpreterDied",
     "InvalidArgument",
     "Job",
@@ -88,6 +99,7 @@ __all__ = [
     "Needs",
     "NotFound",
     "Options",
+    "Outcome",
     "Output",
     "OutputObject",
     "Plan",
@@ -95,6 +107,7 @@ __all__ = [
     "Reason",
     "Refused",
     "RemoteError",
+    "RemoteFunction",
     "RemoteTraceback",
     "ResultLost",
     "StorageError",
@@ -107,5 +120,7 @@ __all__ = [
     "Unreachable",
     "WaitTimeout",
     "Worker",
+    "configure",
     "dev",
+    "remote",
 ]

@@ -37,7 +37,7 @@ from ._wire import (
 if TYPE_CHECKING:
     import datetime
 
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from ._calls.executor import GridExecutor
     from ._calls.payload import CallOptions
@@ -93,7 +93,7 @@ class Client:
             f"{queued} queued"
         )
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

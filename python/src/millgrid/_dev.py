@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from . import _default
 from ._client import Client
 from ._config import Settings
 from ._errors import ConfigurationError, MillgridError
@@ -106,7 +107,7 @@ def dev(
     port_base: int | None = None,
     state: str | os.PathLike[str] | None = None,
 ) -> Iterator[DevClient]:
-    """Starts a grid, gives a client of it, and stops all of it at the end.
+    """Starts a grid, gives a client of it, and stops all of it at the end. Functions with `@millgrid.remote` use it.
 
     Args:
         workers: How many.
@@ -131,6 +132,8 @@ def dev(
         cleanup.callback(_down, grid)
         grid.command(*options)
         with DevClient(grid) as client:
+            _default.enter(client)
+            cleanup.callback(_default.leave, client)
             yield client
 
 

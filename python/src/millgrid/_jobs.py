@@ -233,13 +233,16 @@ class Job:
         Args:
             index: Of one task; by default all tasks, one after the other, or side by side when they are followed.
             follow: Until the end, through retries and changes of leader.
-            stream: `stdout` or `stderr`; both by default.
+            stream: `stdout` or `stderr`; by default both, and of functions what they printed.
             attempt: By number; the latest by default.
             tail_bytes: Begin so many bytes before the present end.
         """
         if stream not in _logs.STREAMS:
             raise grammar.refuse("stream", f"`{stream}` is neither `stdout` nor `stderr`")
         at = -tail_bytes if tail_bytes else 0
+        spec = (self._known if self._known is not None and self._known.HasField("spec") else self._get()).spec
+        if stream is None and "MILLGRID_CALLS" in spec.env:
+            stream = "stderr"  # Their standard output is for their results.
 
         def of(task: int) -> Iterator[_logs.LogLine]:
             request = jobs.ReadLogsRequest(
@@ -250,7 +253,6 @@ class Job:
 
         if index is not None:
             return of(index)
-        spec = (self._known if self._known is not None and self._known.HasField("spec") else self._get()).spec
         wanted = grammar.indexes(spec.array.ranges) if spec.HasField("array") else (0,)
         if not follow or self.task_count == 1:
             return (line for one in wanted for line in of(one))
@@ -327,8 +329,8 @@ class Job:
 
     # Jobs of functions
 
-    def results(self, timeout: float | None = None) -> list[Any]:
-        """What the calls of a job of functions returned, in the order of the calls; waits for them.
+    def results(self, timeout: float | None = None) -> Any:
+        """What the calls of a job of functions returned, a list in the order of the calls; waits for them.
 
         Raises:
             Whatever the first call that failed raised, as itself, with the remote traceback as its cause.

@@ -295,7 +295,7 @@ class Explanation(_Html):
     def of(cls, one: jobs.Explanation) -> Explanation:
         """From the wire."""
         state = word(jobs.TaskState, one.state) or word(jobs.JobState, one.job_state) or ""
-        optional = {name: getattr(one, name) if one.HasField(name) else None for name in ("index", "position", "ahead")}  # type: ignore[arg-type]
+        optional = {name: getattr(one, name) if one.HasField(name) else None for name in ("index", "position", "ahead")}
         reasons = tuple(
             Reason(word(jobs.WaitReason, why.reason) or "", why.workers, why.detail, why.advice) for why in one.reasons
         )

@@ -16,22 +16,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .. import _watch
 from .._errors import ResultLost
-from .._spec import add_rows
+from .._spec import add_rows, needs
 from .._wire import CANCEL_JOB, RETRY_JOB, SUBMIT_JOB, jobs, request_id
 from . import payload, results
 from .payload import CallOptions, Pickled, function_name
 
 if TYPE_CHECKING:
-    from typing_extensions import ParamSpec
-
     from .._client import Client
 
-    P = ParamSpec("P")
-
+P = ParamSpec("P")
 T = TypeVar("T")
 
 #: How long a task of small calls may take: starting an interpreter takes a tenth of it.
@@ -165,7 +162,7 @@ class GridExecutor(Executor):
         self._enqueue(fn, 0, [call])
         return call.future
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],
@@ -243,6 +240,10 @@ class GridExecutor(Executor):
                 self._dispatcher.join()
             self._readers.shutdown()
 
+    def usable(self) -> bool:
+        """Whether it takes calls in this process."""
+        return not self._shutdown and self._pid == os.getpid()
+
     # Calls on their way to the grid
 
     def _alive(self) -> None:
@@ -297,6 +298,7 @@ class GridExecutor(Executor):
                             return
                         soonest = min((at for at, _ in waits), default=None)
                         self._changed.wait(None if soonest is None else soonest - now)
+            tasks: list[list[_Call]] = []
             try:
                 slots = self._known_slots()
                 with self._changed:
@@ -343,12 +345,12 @@ class GridExecutor(Executor):
         """How many calls the grid can run at once."""
         at, slots = self._slots
         if at < time.monotonic():
-            needs = payload.needs(self._options, "").resources
+            asked = needs(self._options, "").resources
             slots = 0
             for worker in self._client._workers():
-                fits = [worker.cpu_milli // max(1, needs.cpu_milli)]
-                fits += [worker.memory_mib // needs.memory_mib] if needs.memory_mib else []
-                fits += [worker.gpus // needs.gpus] if needs.gpus else []
+                fits = [worker.cpu_milli // max(1, asked.cpu_milli)]
+                fits += [worker.memory_mib // asked.memory_mib] if asked.memory_mib else []
+                fits += [worker.gpus // asked.gpus] if asked.gpus else []
                 slots += min(fits)
             slots = max(1, slots)
             self._slots = (time.monotonic() + WORKERS_SECONDS, slots)

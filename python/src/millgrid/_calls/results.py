@@ -189,6 +189,7 @@ def outcomes(client: Client, job: Job, timeout: float | None = None) -> list[Out
     if MARK not in known.spec.env:
         hint = "its output is in `logs()` and `outputs()`"
         raise refuse("job", f"job {job.id} is not one of functions", hint)
+    read: list[list[Outcome] | None] = []
     for _ in range(LOST_RETRIES + 1):
         job.wait(timeout)
         tasks = list(pages(client._grid, jobs.ListTasksRequest(job_id=job.id)))
