@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,4 +110,4 @@ def test_inline_calls_here_as_on_a_grid(inline: None, tmp_path: Path) -> None:
     assert changed == [], "arguments and functions are copies"
     with millgrid.InlineExecutor() as executor:
         assert list(executor.map(record, [str(tmp_path / "x")], ["a"])) == ["a"]
-        assert isinstance(executor.submit(open, tmp_path / "x").exception(), millgrid.Unpicklable)
+        assert isinstance(executor.submit(threading.Lock).exception(), millgrid.Unpicklable)
