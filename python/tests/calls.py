@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 
 class Peculiar(Exception):
@@ -44,3 +45,21 @@ def slowly(path: str, n: int) -> int:
     time.sleep(0.002)
     record(path, str(n))
     return n * n
+
+
+def double(array: Any) -> Any:
+    return array * 2
+
+
+def total(array: Any) -> float:
+    return float(array.sum())
+
+
+def large(size: int) -> bytes:
+    return b"x" * size
+
+
+def zeros(count: int) -> Any:
+    import numpy
+
+    return numpy.zeros(count)

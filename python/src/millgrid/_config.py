@@ -35,6 +35,8 @@ class Settings:
     dev: bool = False
     #: `dev`'s state directory, where its S3 endpoint's credentials are; only of the default one.
     dev_state: Path | None = None
+    #: That endpoint is meant, whatever the environment says.
+    dev_storage: bool = False
 
     def __repr__(self) -> str:
         # The key stays out of every log.

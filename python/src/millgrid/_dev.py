@@ -88,7 +88,7 @@ class DevGrid:
         env = self.environment()
         pem = {name: Path(env[f"MILLGRID_{name.upper()}"]).read_bytes() for name in ("ca", "cert", "key")}
         endpoints = tuple(env["MILLGRID_ENDPOINT"].split(","))
-        return Settings(endpoints, pem["ca"], pem["cert"], pem["key"], dev=True, dev_state=self.state)
+        return Settings(endpoints, pem["ca"], pem["cert"], pem["key"], dev=True, dev_state=self.state, dev_storage=True)
 
 
 class DevClient(Client):

@@ -71,7 +71,8 @@ class Storage:
     def _own_endpoint(self) -> dict[str, str]:
         """That of the default `millgrid dev`, unless the environment names another."""
         state = self._settings.dev_state
-        if state is None or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if state is None or (named and not self._settings.dev_storage):
             return {}
         try:
             base = json.loads((state / "dev.json").read_text())["ports"]["base"]

@@ -75,8 +75,8 @@ class _Call:
 
     future: GridFuture[Any]
     arguments: bytes
-    #: Where its arguments are on S3, if they are too large.
-    url: str = ""
+    #: Of its arguments on S3, if they are too large.
+    key: str = ""
     task: _Task | None = None
     executor: GridExecutor | None = None
     lost: int = 0
@@ -311,8 +311,8 @@ class GridExecutor(Executor):
     def _take(self, line: _Line, slots: int) -> list[list[_Call]]:
         """The next tasks of a line: all alike, either with arguments on S3 or without."""
         waiting = [call for call in line.calls if not call.future.done()]
-        large = bool(waiting) and bool(waiting[0].url)
-        count = next((at for at, call in enumerate(waiting) if bool(call.url) != large), len(waiting))
+        large = bool(waiting) and bool(waiting[0].key)
+        count = next((at for at, call in enumerate(waiting) if bool(call.key) != large), len(waiting))
         if line.chunk:
             chunk = line.chunk
         elif line.seconds is None:
@@ -360,9 +360,9 @@ class GridExecutor(Executor):
         client = self._client
         alone = all(len(chunk) == 1 for chunk in chunks) or bool(self._options.get("retries"))
         spec = payload.make_spec(client, line.function, self._options, alone=alone)
-        if chunks[0][0].url:
+        if chunks[0][0].key:
             payload.add_large(client, spec)
-            add_rows(spec, ({"url": chunk[0].url} for chunk in chunks), client._blobs.store)
+            add_rows(spec, ({"key": chunk[0].key} for chunk in chunks), client._blobs.store)
         else:
             rows = (payload.row(call.arguments for call in chunk) for chunk in chunks)
             add_rows(spec, rows, client._blobs.store)

@@ -175,21 +175,21 @@ def row(calls: Iterable[bytes]) -> str:
 
 
 def add_large(client: Client, spec: jobs.JobSpec) -> None:
-    """Makes a job of calls whose arguments lie on S3: each row is `{url}`."""
-    spec.inputs.add(source="{url}", path="call.arguments")
+    """Makes a job of calls whose arguments lie on S3: each row is `{key}`."""
+    spec.inputs.add(source=f"{client._storage.prefix}arguments/{{key}}", path="call.arguments")
 
 
 def upload(client: Client, call: Pickled) -> str:
-    """Puts arguments on S3; where they are.
+    """Puts arguments on S3; their key.
 
     Raises:
         StorageError: There is no S3, or it said no.
     """
-    url = f"{client._storage.prefix}arguments/{request_id()}"
+    key = request_id()
     lengths = [len(call.data), *(buffer.nbytes for buffer in call.buffers)]
     head = runner.MAGIC + len(lengths).to_bytes(4, "little") + b"".join(n.to_bytes(8, "little") for n in lengths)
-    client._storage.put(url, [head, call.data, *call.buffers])
-    return url
+    client._storage.put(f"{client._storage.prefix}arguments/{key}", [head, call.data, *call.buffers])
+    return key
 
 
 def _file_of(function: Callable[..., Any]) -> str:
