@@ -63,3 +63,9 @@ def zeros(count: int) -> Any:
     import numpy
 
     return numpy.zeros(count)
+
+
+def arange(count: int) -> Any:
+    import numpy
+
+    return numpy.arange(count, dtype="float64")

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cloudpickle
+import numpy
 import pytest
 
 import millgrid
-from calls import Peculiar, fail_peculiarly, record
+from calls import Peculiar, double, fail_peculiarly, record, zeros
 
 
 @millgrid.remote(cpus=0.5)
@@ -111,3 +112,36 @@ def test_inline_calls_here_as_on_a_grid(inline: None, tmp_path: Path) -> None:
     with millgrid.InlineExecutor() as executor:
         assert list(executor.map(record, [str(tmp_path / "x")], ["a"])) == ["a"]
         assert isinstance(executor.submit(threading.Lock).exception(), millgrid.Unpicklable)
+
+
+def test_a_flow_of_functions_passes_results_on(client: millgrid.Client) -> None:
+    with client.flow("assembly") as flow:
+        parts = [flow.submit(train, n, depth=2) for n in range(3)]
+        whole: millgrid.FlowCall[float] = flow.submit(sum, parts)
+        text = flow.submit("total {}".format, whole)
+        counted = flow.submit(["echo", "done"], after=text)
+    assert whole.result(60) == 6 and text.result(60) == "total 6"
+    assert counted.wait(60).state == "succeeded" and parts[1].result(60) == 2
+    assert whole.info().name == "assembly/sum"
+
+
+def test_in_a_flow_what_needs_a_failed_call_is_skipped(client: millgrid.Client) -> None:
+    with client.flow("broken") as flow:
+        bad = flow.submit(picky, 2)
+        after = flow.submit(str, bad)
+        with pytest.raises(millgrid.InvalidArgument, match="stands for no result"):
+            flow.submit(str, flow.submit(["true"]))
+    with pytest.raises(ValueError, match="not two"):
+        bad.result(60)
+    with pytest.raises(millgrid.JobFailed) as raised:
+        after.result(60)
+    assert raised.value.state == "skipped"
+
+
+def test_arrays_go_through_a_flow(client: millgrid.Client) -> None:
+    with client.flow("arrays") as flow:
+        made = flow.submit(zeros, 100_000)
+        small = flow.submit(double, numpy.ones(3))
+        total_of_both = flow.submit(lambda a, b, c: float(a.sum() + b.sum() + c.sum()), made, small, numpy.ones(20_000))
+    assert total_of_both.result(60) == 20_006
+    assert made.result(60).nbytes == 800_000

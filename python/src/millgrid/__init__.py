@@ -42,7 +42,7 @@ from ._errors import (
     Unreachable,
     WaitTimeout,
 )
-from ._flow import Flow, FlowJob
+from ._flow import Flow, FlowCall, FlowJob
 from ._jobs import Job
 from ._logs import LogLine
 from ._spec import Needs, Options, Output
@@ -82,6 +82,7 @@ __all__ = [
     "Explanation",
     "FailureGroup",
     "Flow",
+    "FlowCall",
     "FlowJob",
     "GridExecutor",
     "GridFuture",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from ._errors import MillgridError
 from ._grammar import refuse
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._client import Client
+
+T = TypeVar("T")
 
 _CONDITIONS = {
     "after": jobs.DEPENDENCY_CONDITION_SUCCESS,
@@ -56,6 +58,22 @@ class FlowJob(Job):
         return self is other
 
 
+class FlowCall(FlowJob, Generic[T]):
+    """A call of a function in a flow."""
+
+    def result(self, timeout: float | None = None) -> T:
+        """What it returned; waits for it.
+
+        Raises:
+            Whatever it raised, as itself; `JobFailed` if it never ran.
+            WaitTimeout: Time ran out; the flow goes on.
+        """
+        if self.wait(timeout).state == "skipped":
+            self.raise_for_status()
+        (value,) = self.results()
+        return cast(T, value)
+
+
 class Flow:
     """Made by `Client.flow`. All jobs are accepted, or none is; nothing is submitted when the block raises."""
 
@@ -75,16 +93,34 @@ class Flow:
         if kind is None and self.jobs:
             self._submit()
 
-    def submit(self, command: Sequence[str] | str, **options: Unpack[Options]) -> FlowJob:
-        """Adds a job. `after=` and its like take jobs of this flow, other jobs and numbers.
+    @overload
+    def submit(self, what: Callable[..., T], /, *args: Any, **kwargs: Any) -> FlowCall[T]: ...
+    @overload
+    def submit(self, what: Sequence[str] | str, /, **options: Unpack[Options]) -> FlowJob: ...
+    def submit(self, what: Any, /, *args: Any, **options: Any) -> FlowJob:
+        """Adds a job of programs, with options, or a call of a function, with its arguments.
 
+        Args:
+            what: A command; options are those of `Client.submit`, and `after=` and its like take jobs of this flow,
+                other jobs and numbers. Or a function, with its arguments: calls of this flow among them, at any depth,
+                stand for their results, and are waited for. What a function needs is said with `@millgrid.remote`.
         Raises:
             InvalidArgument: An option can't be meant.
+            StorageError: A call, and no place on S3, through which results go on.
         """
         if self._submitted:
             raise refuse("flow", f"the flow `{self.name}` was submitted already", "begin another")
+        if callable(what):
+            from ._calls.flows import add_call
+
+            return add_call(self, what, args, options)
+        if args:
+            raise refuse("command", "arguments of a program belong into its list", 'e.g. `["echo", "hello"]`')
+        return self._programs(what, cast(Options, options))
+
+    def _programs(self, command: Sequence[str] | str, options: Options) -> FlowJob:
         edges: list[tuple[FlowJob, jobs.DependencyCondition, Sequence[int]]] = []
-        rest = dict(options)
+        rest: dict[str, Any] = dict(options)
         for name, condition in _CONDITIONS.items():
             asked = rest.pop(name, ())
             refs = list(asked) if isinstance(asked, Sequence) else [asked]
@@ -102,9 +138,12 @@ class Flow:
         return self._add(spec, edges)
 
     def _add(
-        self, spec: jobs.JobSpec, edges: Sequence[tuple[FlowJob, jobs.DependencyCondition, Sequence[int]]]
+        self,
+        spec: jobs.JobSpec,
+        edges: Sequence[tuple[FlowJob, jobs.DependencyCondition, Sequence[int]]],
+        kind: type[FlowJob] = FlowJob,
     ) -> FlowJob:
-        job = FlowJob(self, len(self.jobs))
+        job = kind(self, len(self.jobs))
         for ref, condition, exit_codes in edges:
             edge = self._request.edges.add(to=job._position, condition=condition, exit_codes=exit_codes)
             setattr(edge, "from", ref._position)

@@ -92,7 +92,9 @@ class Runner:
 
     def arguments(self, call: str | bytes) -> Any:
         if isinstance(call, str):
-            return load_file(call)
+            with open(call, "rb") as file:
+                data, *buffers = read_parts(file)
+            return Values(data, self.folder, buffers).load()
         return Values(call, self.folder).load()
 
     def run(self) -> bool:
@@ -158,10 +160,10 @@ class Runner:
 class Values(pickle.Unpickler):
     """Arguments; what stands for another job's result is read from the file that was staged for it."""
 
-    def __init__(self, data: bytes, folder: str) -> None:
+    def __init__(self, data: bytes | bytearray, folder: str, buffers: Sequence[bytearray] = ()) -> None:
         import io
 
-        pickle.Unpickler.__init__(self, io.BytesIO(data))
+        pickle.Unpickler.__init__(self, io.BytesIO(data), buffers=buffers)
         self.folder = folder
 
     def persistent_load(self, name: str) -> Any:
@@ -266,6 +268,12 @@ def load_file(path: str) -> Any:
 
 def load(file: Any) -> Any:
     """The same from an open file."""
+    data, *buffers = read_parts(file)
+    return pickle.loads(data, buffers=buffers)
+
+
+def read_parts(file: Any) -> list[bytearray]:
+    """A pickle, and its buffers."""
 
     def exactly(count: int) -> bytearray:
         data = bytearray(count)
@@ -281,8 +289,7 @@ def load(file: Any) -> Any:
         raise ValueError("no pickled value")
     count = int.from_bytes(exactly(4), "little")
     lengths = [int.from_bytes(exactly(8), "little") for _ in range(count)]
-    parts = [exactly(length) for length in lengths]
-    return pickle.loads(parts[0], buffers=parts[1:])
+    return [exactly(length) for length in lengths]
 
 
 def main() -> None:
