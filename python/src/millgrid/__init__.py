@@ -7,6 +7,7 @@
 hello
 """
 
+from ._aio import AsyncClient, AsyncFlow, AsyncJob
 from ._calls.executor import GridExecutor, GridFuture
 from ._calls.inline import InlineExecutor
 from ._calls.payload import CallOptions
@@ -66,6 +67,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlreadyExists",
+    "AsyncClient",
+    "AsyncFlow",
+    "AsyncJob",
     "Attempt",
     "CallFailed",
     "CallOptions",
