@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything CI runs, in one order, with one count at the end.
 
 pub mod leftovers;
+mod python;
 mod steps;
 
 use std::{
@@ -19,7 +20,7 @@ pub struct Options {
     /// Run this step alone; may be given several times
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
-    /// Only tests with this in their name (steps `units` and `e2e`)
+    /// Only tests with this in their name (steps `units`, `e2e` and `python`)
     filter: Option<String>,
 }
 

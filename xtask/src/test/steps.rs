@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command, time::Duration};
 
-use super::{Tally, leftovers};
+use super::{Tally, leftovers, python};
 use crate::{
     process::{self, Ended, Interrupt},
     tidy,
@@ -32,13 +32,14 @@ pub struct Step {
 }
 
 /// In the order of how soon they tell something.
-pub const STEPS: [Step; 7] = [
+pub const STEPS: [Step; 8] = [
     Step { name: "tidy", about: "layers, purity, length, leftovers", run: tidy },
     Step { name: "fmt", about: "cargo fmt --check", run: fmt },
     Step { name: "clippy", about: "cargo clippy, warnings denied", run: clippy },
     Step { name: "build", about: "the programs", run: build },
     Step { name: "units", about: "the tests of every crate", run: units },
     Step { name: "e2e", about: "real processes, driven through the command line", run: e2e },
+    Step { name: "python", about: "the Python package: types, and its tests against real processes", run: python::run },
     Step { name: "simulation", about: "a grid on one thread, with faults", run: simulation },
 ];
 
@@ -158,7 +159,7 @@ fn simulation(surroundings: &Surroundings) -> anyhow::Result<Tally> {
 }
 
 /// One check: the command's exit code.
-fn plain(surroundings: &Surroundings, name: &str, mut command: Command) -> anyhow::Result<Tally> {
+pub fn plain(surroundings: &Surroundings, name: &str, mut command: Command) -> anyhow::Result<Tally> {
     let (ended, output) = logged(surroundings, name, &mut command)?;
     if ended == Ended::Success {
         return Ok(Tally { passed: 1, failed: 0 });
@@ -180,7 +181,8 @@ fn tests(surroundings: &Surroundings, name: &str, mut command: Command) -> anyho
     Ok(tally)
 }
 
-fn logged(surroundings: &Surroundings, name: &str, command: &mut Command) -> anyhow::Result<(Ended, String)> {
+/// Runs a command with its output in a file of its name.
+pub fn logged(surroundings: &Surroundings, name: &str, command: &mut Command) -> anyhow::Result<(Ended, String)> {
     let log = surroundings.logs.join(format!("{name}.log"));
     process::run_into(command, &log, LIMIT, surroundings.interrupt)
 }
@@ -203,7 +205,7 @@ fn count(output: &str) -> Tally {
 }
 
 /// Prints what matters of a failed step.
-fn show(surroundings: &Surroundings, name: &str, ended: Ended, output: &str) {
+pub fn show(surroundings: &Surroundings, name: &str, ended: Ended, output: &str) {
     if ended == Ended::TimeLimit {
         println!("   it ran longer than {} s and was killed", LIMIT.as_secs());
     }

@@ -1,0 +1,229 @@
+"""What goes along with a job of functions: the function, a description of this Python, and the arguments."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import pickle
+import sys
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+
+from .._errors import Unpicklable
+from .._grammar import refuse
+from .._spec import MAX_LOCAL_FILE_BYTES, Needs, add_file, needs
+from .._wire import jobs, request_id
+from . import runner
+
+if TYPE_CHECKING:
+    from .._client import Client
+
+#: Arguments up to this size travel in the row of their task.
+INLINE_BYTES = runner.INLINE_BYTES
+#: Of the arguments of all calls of one task: a variable of its environment has at most 128 KiB, and base64 takes a
+#: third more.
+ROW_BYTES = 92 << 10
+#: In a job's environment: that it is one of functions.
+MARK = "MILLGRID_CALLS"
+#: Finds an interpreter: a path that is there, or a name on the PATH.
+_LAUNCH = (
+    'for p in "$@"; do case "$p" in /*) test -x "$p" || continue;; *) command -v "$p" >/dev/null 2>&1 || continue;; '
+    'esac; exec "$p" -u "$MILLGRID_CALL_FILE"; done; '
+    'echo "* refused mismatch none of these interpreters is there: $*"; exit 127'
+)
+_FILE = "millgrid_call.py"
+
+
+class CallOptions(Needs, total=False):
+    """What calls of functions need; besides what jobs of programs do."""
+
+    #: The interpreter on the worker; by default the client's own where it is there, else the same version on the PATH.
+    python: str
+    #: Modules, packages or folders of Python code that workers don't have: they travel along.
+    ship: Sequence[str | os.PathLike[str] | ModuleType]
+
+
+@dataclass(frozen=True)
+class Pickled:
+    """Arguments of one call: as bytes, or with their large buffers beside them."""
+
+    data: bytes
+    buffers: tuple[memoryview, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """In bytes, of all."""
+        return len(self.data) + sum(buffer.nbytes for buffer in self.buffers)
+
+
+def pickled(args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Pickled:
+    """Pickles the arguments of one call.
+
+    Raises:
+        Unpicklable: They can't be.
+    """
+    buffers: list[memoryview] = []
+    try:
+        data = runner.dumps((args, dict(kwargs)), buffers)
+    except Exception as error:
+        culprit = _culprit(args, kwargs)
+        hint = "open files, locks and connections can't be sent; make them in the function"
+        raise Unpicklable(f"{culprit} of `{name}` can't be pickled: {error}", hint=hint) from error
+    if buffers and len(data) + sum(buffer.nbytes for buffer in buffers) <= INLINE_BYTES:
+        return Pickled(runner.dumps((args, dict(kwargs)), None))
+    return Pickled(data, tuple(buffers))
+
+
+def _culprit(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    named = [(f"argument {at}", value) for at, value in enumerate(args, 1)]
+    for what, value in [*named, *((f"argument `{name}`", value) for name, value in kwargs.items())]:
+        try:
+            runner.dumps(value, None)
+        except Exception:
+            return f"{what} ({type(value).__name__})"
+    return "an argument"
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """As people know it."""
+    return getattr(function, "__qualname__", None) or type(function).__qualname__
+
+
+def pickled_function(function: Callable[..., Any]) -> bytes:
+    """Pickles a function: by its name where workers can import it, else by value.
+
+    Raises:
+        Unpicklable: It can't be.
+    """
+    try:
+        data: bytes = cloudpickle.dumps(function, protocol=5)
+        return data
+    except Exception as error:
+        hint = "does it use an open file, a lock or a connection of this process? make them in the function"
+        raise Unpicklable(f"the function `{function_name(function)}` can't be pickled: {error}", hint=hint) from error
+
+
+def make_spec(client: Client, function: Callable[..., Any], options: CallOptions, *, alone: bool,
+              value: bool = False) -> jobs.JobSpec:
+    """A job of functions but for its rows.
+
+    Args:
+        alone: Each task has one call, and fails as its function does.
+        value: The result is for other jobs, too.
+    """
+    unknown = set(options) - set(CallOptions.__annotations__)
+    if unknown:
+        known = ", ".join(sorted(CallOptions.__annotations__))
+        raise refuse(sorted(unknown)[0], "there is no such option", f"there are: {known}")
+    store = client._blobs.store
+    spec = needs(options, client.settings.queue)
+    spec.name = spec.name or function_name(function).replace("{", "").replace("}", "")
+    code = pickled_function(function)
+    # The runner lies in the attempt's directory, so that tasks start there and go elsewhere themselves.
+    chdir, spec.chdir = spec.chdir, ""
+    archive = _archive(tuple(_path(one) for one in options.get("ship", ())))
+    where = f"{client._storage.prefix}{request_id()}/" if client._storage.configured else ""
+    head = {
+        "python": f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}",
+        "cloudpickle": cloudpickle.__version__ if b"cloudpickle" in code else "",
+        "path": [os.path.abspath(path or ".") for path in sys.path],
+        "archives": ["ship.zip"] if archive else [],
+        "chdir": chdir,
+        "store": bool(where),
+        "alone": alone,
+        "value": value,
+        "file": _file_of(function) if b"cloudpickle" in code else "",
+    }
+    spec.env[MARK] = "1"
+    spec.env["MILLGRID_CALL_FILE"] = _FILE
+    wanted = [options["python"]] if "python" in options else [
+        sys.executable, f"python{sys.version_info[0]}.{sys.version_info[1]}", "python3",
+    ]  # fmt: skip
+    spec.command.extend(["/bin/sh", "-c", _LAUNCH, "sh"])
+    spec.command.extend(word.replace("{", "{{").replace("}", "}}") for word in wanted)
+    add_file(spec, _FILE, _source(), store)
+    add_file(spec, "call.head", pickle.dumps(head, 2), store)
+    _add_code(client, spec, "call.function", code, where)
+    if archive:
+        _add_code(client, spec, "ship.zip", archive, where)
+    if where and not value:
+        spec.outputs.add(glob="results/*", prefix=where + "{job}/{index}/{attempt}/", optional=True)
+    return spec
+
+
+def _add_code(client: Client, spec: jobs.JobSpec, path: str, content: bytes, where: str) -> None:
+    """A file that travels along while it is small, else through S3."""
+    if len(content) <= MAX_LOCAL_FILE_BYTES:
+        add_file(spec, path, content, client._blobs.store)
+        return
+    url = f"{where or client._storage.prefix}{path}"
+    client._storage.put(url, [content])
+    spec.inputs.add(source=url, path=path)
+
+
+def row(calls: Iterable[bytes]) -> str:
+    """The row of a task: the pickled arguments of its calls."""
+    return base64.b64encode(pickle.dumps(list(calls), 4)).decode()
+
+
+def add_large(client: Client, spec: jobs.JobSpec) -> None:
+    """Makes a job of calls whose arguments lie on S3: each row is `{key}`."""
+    spec.inputs.add(source=f"{client._storage.prefix}arguments/{{key}}", path="call.arguments")
+
+
+def upload(client: Client, call: Pickled) -> str:
+    """Puts arguments on S3; their key.
+
+    Raises:
+        StorageError: There is no S3, or it said no.
+    """
+    key = request_id()
+    lengths = [len(call.data), *(buffer.nbytes for buffer in call.buffers)]
+    head = runner.MAGIC + len(lengths).to_bytes(4, "little") + b"".join(n.to_bytes(8, "little") for n in lengths)
+    client._storage.put(f"{client._storage.prefix}arguments/{key}", [head, call.data, *call.buffers])
+    return key
+
+
+def _file_of(function: Callable[..., Any]) -> str:
+    code = getattr(function, "__code__", None)
+    name: str = getattr(code, "co_filename", "")
+    return name if os.path.exists(name) else ""
+
+
+@lru_cache(maxsize=1)
+def _source() -> bytes:
+    return Path(runner.__file__).read_bytes()
+
+
+def _path(one: str | os.PathLike[str] | ModuleType) -> str:
+    if isinstance(one, ModuleType):
+        paths = list(getattr(one, "__path__", ()))
+        return paths[0] if paths else str(one.__file__)
+    return os.fspath(one)
+
+
+def _archive(paths: tuple[str, ...]) -> bytes:
+    """A zip of packages and modules, each below its own name."""
+    if not paths:
+        return b""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in map(Path, paths):
+            if not path.exists():
+                raise refuse("ship", f"there is no `{path}`", "name a module, a package or a folder of Python code")
+            files = [path] if path.is_file() else sorted(path.rglob("*"))
+            for file in files:
+                if file.is_file() and "__pycache__" not in file.parts:
+                    # The same content makes the same archive, which is then stored once.
+                    info = zipfile.ZipInfo(str(file.relative_to(path.parent)))
+                    info.compress_type = zipfile.ZIP_DEFLATED
+                    archive.writestr(info, file.read_bytes())
+    return packed.getvalue()

@@ -1,0 +1,226 @@
+"""What becomes of jobs, told by the grid as it happens: nothing here polls.
+
+A few streams carry the changes of all jobs that anybody in this process waits for. Where a stream breaks, the next one
+begins behind the last message; what is told twice is harmless, and nothing older is told after something newer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import grpc
+
+from ._errors import MillgridError, Unreachable
+from ._grid import Grid, Tries, Trouble
+from ._wire import LIST_TASKS, WATCH_JOBS, jobs
+
+#: Streams of one kind; beyond it they are joined.
+MANY_STREAMS = 8
+#: What one stream may watch.
+JOBS_IN_A_STREAM = 1000
+ENDED_JOB = frozenset(
+    (jobs.JOB_STATE_SUCCEEDED, jobs.JOB_STATE_FAILED, jobs.JOB_STATE_CANCELLED, jobs.JOB_STATE_SKIPPED)
+)
+ENDED_TASK = frozenset(
+    (jobs.TASK_STATE_SUCCEEDED, jobs.TASK_STATE_FAILED, jobs.TASK_STATE_CANCELLED, jobs.TASK_STATE_SKIPPED)
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """News of one job: tasks as they stand now, then the job itself; or why there won't be any more."""
+
+    index: int
+    tasks: list[jobs.Task] = field(default_factory=list)
+    job: jobs.Job | None = None
+    error: MillgridError | None = None
+
+
+Listener = Callable[[Change], None]
+
+
+class Subscription:
+    """One listener's interest in one job."""
+
+    def __init__(self, job_id: int, tasks: bool, listener: Listener) -> None:
+        self.job_id = job_id
+        self.tasks = tasks
+        self._listener = listener
+        self._lock = threading.Lock()
+        self._index = -1
+        self.closed = False
+
+        self.stream: _Stream | None = None
+
+    def close(self) -> None:
+        """Nothing is told from now on, but for what is being told."""
+        self.closed = True
+        if self.stream is not None and not self.stream.open():
+            self.stream.stop()
+
+    def tell(self, change: Change) -> None:
+        """Passes news on, unless something newer was told before."""
+        with self._lock:
+            if self.closed or change.index < self._index:
+                return
+            self._index = change.index
+            self._listener(change)
+
+
+class Hub:
+    """All watches of one client."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._streams: list[_Stream] = []
+        #: Of the newest message: what a job that is submitted later can be watched from.
+        self.token = ""
+
+    def follow(self, job_id: int, listener: Listener, *, tasks: bool = False, since: str = "") -> Subscription:
+        """Tells `listener`, on another thread, everything from now on, beginning with the present state.
+
+        Args:
+            since: A token from before the job was submitted: there is no state to begin with.
+        """
+        if self._pid != os.getpid():
+            self._reset()  # The parent's threads don't exist here.
+        subscription = Subscription(job_id, tasks, listener)
+        with self._lock:
+            self._streams = [stream for stream in self._streams if stream.alive()]
+            stream = _Stream(self, [subscription], tasks, since)
+            self._streams.append(stream)
+            self._join(tasks)
+        stream.start()
+        return subscription
+
+    def _join(self, tasks: bool) -> None:
+        ready = [one for one in self._streams if one.tasks == tasks and one.token]
+        if len(ready) <= MANY_STREAMS:
+            return
+        subscriptions = [one for stream in ready for one in stream.open()]
+        if len({one.job_id for one in subscriptions}) > JOBS_IN_A_STREAM:
+            return
+        oldest = min((stream.token for stream in ready), key=lambda token: int(token.rpartition(":")[2]))
+        joined = _Stream(self, subscriptions, tasks, oldest)
+        for stream in ready:
+            stream.stop()
+        self._streams = [one for one in self._streams if one not in ready] + [joined]
+        joined.start()
+
+    def close(self) -> None:
+        """Ends all streams."""
+        with self._lock:
+            streams, self._streams = self._streams, []
+        for stream in streams:
+            stream.stop()
+
+
+class _Stream:
+    """One watch, on a thread of its own."""
+
+    def __init__(self, hub: Hub, subscriptions: list[Subscription], tasks: bool, token: str) -> None:
+        self._hub = hub
+        self._subscriptions = subscriptions
+        for one in subscriptions:
+            one.stream = self
+        self.tasks = tasks
+        self.token = token
+        self._stopped = False
+        self._started = False
+        self._call: Iterator[jobs.WatchJobsResponse] | None = None
+        self._thread = threading.Thread(target=self._run, name="millgrid-watch", daemon=True)
+
+    def start(self) -> None:
+        # One that was joined to another before it began has nothing to do.
+        if not self._stopped and not self._started:
+            self._started = True
+            self._thread.start()
+
+    def alive(self) -> bool:
+        return not self._stopped and (self._thread.is_alive() or not self._started)
+
+    def open(self) -> list[Subscription]:
+        return [one for one in self._subscriptions if not one.closed]
+
+    def stop(self) -> None:
+        self._stopped = True
+        if isinstance(self._call, grpc.RpcContext):
+            self._call.cancel()
+
+    def _run(self) -> None:
+        tries = Tries(self._hub._grid, None)
+        while not self._stopped and self.open():
+            job_ids = sorted({one.job_id for one in self.open()})
+            request = jobs.WatchJobsRequest(job_ids=job_ids, resume_token=self.token, tasks=self.tasks)
+            call, slot, generation = self._hub._grid.stream(WATCH_JOBS, request)
+            self._call = call
+            if self._stopped:  # Between the look above and the call.
+                self.stop()
+            try:
+                try:
+                    for message in call:
+                        tries.reset()
+                        self._tell(message)
+                        if self._stopped or not self.open():
+                            self.stop()
+                            return
+                except grpc.RpcError as error:
+                    if not self._stopped:
+                        tries.failed(error, slot, generation)
+                else:
+                    tries._go_on(Trouble(0, Unreachable("the stream ended")), slot, generation)
+            except MillgridError as error:
+                self._refused(error)
+                return
+
+    def _refused(self, error: MillgridError) -> None:
+        """Of several jobs one may be at fault: each is asked for alone."""
+        open_ones = self.open()
+        if len({one.job_id for one in open_ones}) > 1:
+            for one in open_ones:
+                _Stream(self._hub, [one], self.tasks, self.token).start()
+            return
+        for one in open_ones:
+            one.tell(Change(index=1 << 62, error=error))
+
+    def _tell(self, message: jobs.WatchJobsResponse) -> None:
+        tasks: dict[int, list[jobs.Task]] = {}
+        for task in message.tasks:
+            tasks.setdefault(task.job_id, []).append(task)
+        changed = {job.id: job for job in message.jobs}
+        for one in self.open():
+            own = tasks.get(one.job_id, [])
+            job = changed.get(one.job_id)
+            if message.reset and self.tasks and job is not None:
+                # Tasks aren't part of a reset.
+                own = list(ended_tasks(self._hub._grid, job))
+            if own or job is not None:
+                one.tell(Change(index=message.index, tasks=own, job=job))
+        if message.resume_token:
+            self.token = self._hub.token = message.resume_token
+
+
+def ended_tasks(grid: Grid, job: jobs.Job) -> Iterator[jobs.Task]:
+    """All tasks of a job that have ended, in the order of the array."""
+    counts = job.tasks
+    if counts.succeeded + counts.failed + counts.cancelled + counts.skipped == 0:
+        return
+    yield from pages(grid, jobs.ListTasksRequest(job_id=job.id, states=sorted(ENDED_TASK)))
+
+
+def pages(grid: Grid, request: jobs.ListTasksRequest) -> Iterator[jobs.Task]:
+    """All tasks that were asked for, page by page."""
+    while True:
+        answer = grid.call(LIST_TASKS, request)
+        yield from answer.tasks
+        if not answer.next_page_token:
+            return
+        request.page_token = answer.next_page_token

@@ -1,0 +1,73 @@
+"""What is lost on the way costs no result, and changes none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import millgrid
+from calls import slowly
+
+
+def test_the_leader_dies_during_a_map(own_grid: millgrid.DevClient, tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    results = []
+    with own_grid.executor() as executor:
+        for result in executor.map(slowly, [log] * 2000, range(2000), chunksize=20):
+            results.append(result)
+            if len(results) in (100, 1000):
+                own_grid.grid.kill("leader")
+                own_grid.grid.restart(_dead(own_grid))
+    assert results == [n * n for n in range(2000)]
+    ran = [int(line) for line in Path(log).read_text().split()]
+    assert sorted(ran) == list(range(2000)), "no call was made twice: no worker was lost"
+
+
+def _dead(client: millgrid.DevClient) -> str:
+    names = [one["name"] for one in client.grid.status()["processes"] if one["pid"] is None]
+    assert len(names) == 1
+    return str(names[0])
+
+
+def test_a_paused_leader_delays_and_loses_nothing(own_grid: millgrid.DevClient) -> None:
+    with own_grid.executor() as executor:
+        assert executor.submit(pow, 2, 3).result(60) == 8
+        leader = own_grid.leader()
+        assert leader is not None
+        own_grid.grid.pause(leader)
+        assert executor.submit(pow, 2, 4).result(60) == 16
+        own_grid.grid.resume(leader)
+        assert executor.submit(pow, 2, 5).result(60) == 32
+
+
+CLIENT = """
+import sys, os, millgrid
+from millgrid._dev import DevClient, DevGrid
+from pathlib import Path
+client = DevClient(DevGrid(sys.argv[1], Path(sys.argv[2])))
+
+@millgrid.remote(client=client)
+def square(n):
+    return n * n
+
+print(square.map(range(50)).id, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_client_that_died_is_followed_by_another(client: millgrid.DevClient) -> None:
+    arguments = [sys.executable, "-c", CLIENT, client.grid.program, str(client.grid.state)]
+    died = subprocess.run(arguments, capture_output=True, text=True, timeout=60, env={**os.environ})
+    assert died.returncode == -9, died.stderr
+    job = client.job(int(died.stdout))
+    assert job.results(60) == [n * n for n in range(50)]
+    assert job.results(60)[7] == 49, "as often as one likes"
+
+
+def test_a_job_of_programs_has_no_results(client: millgrid.Client) -> None:
+    with pytest.raises(millgrid.InvalidArgument, match="not one of functions"):
+        client.submit("true").results()
