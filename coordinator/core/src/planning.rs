@@ -13,31 +13,57 @@ pub(crate) struct Planning {
     flying: u32,
     /// Something changed since the last full pass that changed nothing.
     dirty: bool,
+    /// The cursor is in the middle of a pass.
+    in_pass: bool,
+    /// Something changed since that pass began: what lies before the cursor may be of interest again.
+    changed_in_pass: bool,
     /// A proposal was dropped: none before this local time.
     not_before_ms: u64,
 }
 
 impl Default for Planning {
     fn default() -> Self {
-        Self { cursor: Cursor::default(), flying: 0, dirty: true, not_before_ms: 0 }
+        Self {
+            cursor: Cursor::default(),
+            flying: 0,
+            dirty: true,
+            in_pass: false,
+            changed_in_pass: false,
+            not_before_ms: 0,
+        }
     }
 }
 
 impl Planning {
     pub(crate) fn state_changed(&mut self) {
         self.dirty = true;
+        self.changed_in_pass = true;
     }
 
     /// A command of the plan was applied.
     pub(crate) fn settled(&mut self) {
         self.flying = self.flying.saturating_sub(1);
-        self.dirty = true;
+        self.state_changed();
     }
 
     /// A command of the plan will never be applied. Whoever dropped it would drop the next one as fast as it comes.
     pub(crate) fn dropped(&mut self, now_ms: u64) {
         self.settled();
         self.not_before_ms = now_ms + limits::DROPPED_PAUSE_MS;
+    }
+
+    /// A plan is about to be made, from the cursor on.
+    fn begin(&mut self) {
+        if !std::mem::replace(&mut self.in_pass, true) {
+            self.changed_in_pass = false;
+        }
+    }
+
+    /// It was made: where the next one goes on, whether it came to the end of its pass, and whether it proposes anything.
+    fn planned(&mut self, cursor: Cursor, finished: bool, proposes: bool) {
+        self.cursor = cursor;
+        self.in_pass = !finished;
+        self.dirty = !finished || proposes || self.changed_in_pass;
     }
 }
 
@@ -51,9 +77,10 @@ impl Core {
         if heard.is_empty() {
             return;
         }
+        self.planning.begin();
         let plan = scheduler::plan(&self.state, heard, &self.planning.cursor, limits::PLAN_STEPS);
-        self.planning.cursor = plan.cursor;
-        self.planning.dirty = !plan.finished || !plan.grants.is_empty() || !plan.publications.is_empty();
+        let proposes = !plan.grants.is_empty() || !plan.publications.is_empty();
+        self.planning.planned(plan.cursor, plan.finished, proposes);
         if !plan.grants.is_empty() {
             let tasks = plan.grants.iter().filter_map(|run| run.tasks).map(|tasks| u64::from(tasks.count)).sum();
             self.count_grants(tasks);
@@ -70,5 +97,28 @@ impl Core {
             let assign = AssignPublications { assignments: plan.publications };
             self.proposals.push_urgent(Command::AssignPublications(assign), Waiter::Plan);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(planning: &mut Planning, finished: bool) -> bool {
+        planning.begin();
+        planning.planned(Cursor::default(), finished, false);
+        planning.dirty
+    }
+
+    #[test]
+    fn what_changes_behind_the_cursor_is_looked_at_in_another_pass() {
+        let mut planning = Planning::default();
+        assert!(plan(&mut planning, false));
+        planning.state_changed();
+        assert!(plan(&mut planning, false));
+        assert!(plan(&mut planning, true), "what lies before the cursor has changed since it was looked at");
+        assert!(!plan(&mut planning, true), "a whole pass has found nothing");
+        planning.state_changed();
+        assert!(!plan(&mut planning, true));
     }
 }
