@@ -28,8 +28,8 @@ use crate::{Event, Outcome, Rejection, State};
 
 /// The application of one entry.
 pub(crate) struct Step<'s> {
-    state: &'s mut State,
-    events: Vec<Event>,
+    pub(crate) state: &'s mut State,
+    pub(crate) events: Vec<Event>,
     /// Jobs that a command changed, before [`Step::settle`].
     touched: Vec<u64>,
     /// Changed tasks of jobs that others wait for task by task.
@@ -61,6 +61,7 @@ impl State {
             Command::SetFairShare(set) => set.request.as_ref(),
             Command::SetLicense(set) => set.request.as_ref(),
             Command::SetCordon(set) => set.request.as_ref(),
+            Command::SetHistory(set) => set.request.as_ref(),
             Command::PutBlob(_)
             | Command::StreamJobs(_)
             | Command::OpenSession(_)
@@ -70,6 +71,9 @@ impl State {
             | Command::WorkerReport(_)
             | Command::AssignPublications(_)
             | Command::Reserve(_)
+            | Command::CutSegment(_)
+            | Command::SettleSegments(_)
+            | Command::RaiseRules(_)
             | Command::Tick(_)
             | Command::Mark(_) => None,
         };
@@ -81,6 +85,7 @@ impl State {
         if self.answered_before(command)?.is_some() {
             return Ok(());
         }
+        self.admit_by_version(command)?;
         match command {
             Command::SubmitJobs(submit) => self.admit_submit(submit),
             Command::StreamJobs(stream) => self.admit_stream(stream),
@@ -102,6 +107,10 @@ impl State {
             Command::SetFairShare(set) => self.admit_fair_share(set),
             Command::SetLicense(set) => self.admit_license(set),
             Command::SetCordon(set) => self.admit_cordon(set),
+            Command::SetHistory(set) => self.admit_history(set),
+            Command::CutSegment(_) => self.admit_cut(),
+            Command::SettleSegments(settle) => self.admit_settle(settle),
+            Command::RaiseRules(raise) => self.admit_raise(raise),
         }
     }
 }
@@ -145,6 +154,10 @@ impl<'s> Step<'s> {
             Command::SetFairShare(set) => self.set_fair_share(set),
             Command::SetLicense(set) => self.set_license(set),
             Command::SetCordon(set) => self.set_cordon(set),
+            Command::SetHistory(set) => self.set_history(set),
+            Command::CutSegment(_) => self.cut_segment(),
+            Command::SettleSegments(settle) => self.settle_segments(settle),
+            Command::RaiseRules(raise) => self.raise_rules(raise),
             Command::Reserve(reserve) => self.reserve(reserve),
             Command::Tick(_) => self.tick(),
             Command::Mark(_) => Outcome::Nothing,
@@ -206,10 +219,14 @@ impl<'s> Step<'s> {
     fn settle_jobs(&mut self) {
         while let Some(id) = self.touched.pop() {
             self.changed_jobs.insert(id);
-            let State { jobs, indexes, queues, wall_ms, .. } = &mut *self.state;
+            let State { jobs, indexes, queues, history, wall_ms, .. } = &mut *self.state;
             let job = jobs.get_mut(id).expect("a touched job exists");
             let ended = job.ended();
             let ends_now = ended && job.ended_ms.get().is_none();
+            if let Some(ended_ms) = job.ended_ms.get() {
+                history.void(id);
+                history.free.remove(&(ended_ms, id));
+            }
             job.ended_ms = if ended { job.ended_ms.get().or(Some(*wall_ms)) } else { None }.into();
             indexes.set_ready(id, job, job.ready());
             indexes.set_open(id, job, !ended);
@@ -225,6 +242,9 @@ impl<'s> Step<'s> {
             if now.queued != before.queued {
                 let queue = queues.get_mut(&job.terms.queue).expect("a job's queue exists");
                 queue.load.queued = queue.load.queued + u64::from(now.queued) - u64::from(before.queued);
+            }
+            if ended {
+                self.state.weigh_for_history(id);
             }
             if ends_now {
                 self.tell_dependents(id);

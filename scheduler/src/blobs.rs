@@ -56,6 +56,15 @@ impl Blobs {
         blob.uses += 1;
     }
 
+    /// A job refers to it no more.
+    pub fn give_back(&mut self, hash: &Hash) {
+        let blob = self.stored.get_mut(hash).expect("what a job refers to is stored");
+        blob.uses -= 1;
+        if blob.uses == 0 {
+            self.unused.insert((blob.until_ms, *hash));
+        }
+    }
+
     pub fn next_timer_ms(&self) -> Option<u64> {
         self.unused.get_min().map(|(until_ms, _)| *until_ms)
     }

@@ -53,6 +53,9 @@ struct Census {
     open_by_owner: BTreeSet<(Arc<str>, u64)>,
     dependents: BTreeSet<(u64, u64)>,
     newest: BTreeMap<Arc<str>, u64>,
+    jobs: u64,
+    /// By the wall clock at their end.
+    ended: BTreeSet<(i64, u64)>,
     blob_uses: BTreeMap<[u8; 32], u64>,
     unended: u64,
     unpublished: u64,
@@ -68,6 +71,7 @@ impl State {
         }
         self.check_sessions(&census)?;
         self.check_indexes(&census)?;
+        self.check_history(&census)?;
         self.check_tables(&census)
     }
 
@@ -179,6 +183,8 @@ impl State {
         if job.ready() {
             census.ready.entry(Bucket::of(&job.terms)).or_default().insert(turn_of(&job.terms, id));
         }
+        census.jobs += 1;
+        census.ended.extend(job.ended_ms.get().map(|ended_ms| (ended_ms, id)));
         if !job.ended() {
             census.open_by_owner.insert((job.terms.owner.clone(), id));
         }
@@ -230,6 +236,33 @@ impl State {
         equal("the newest job of each owner is known", &newest, &census.newest)?;
         let sums = (indexes.unended_tasks, indexes.unpublished, indexes.spec_bytes);
         equal("sums agree with the jobs", &sums, &(census.unended, census.unpublished, census.spec_bytes))
+    }
+
+    fn check_history(&self, census: &Census) -> Result<(), Violation> {
+        let history = &self.history;
+        let count = history.segments.len();
+        let written = |id: u64| history.cuts.contains_key(&id) || history.part.is_some_and(|part| part.job == id);
+        let newest = |id: u64| self.jobs.get(id).is_some_and(|job| census.newest.get(&job.terms.owner) == Some(&id));
+        let bound = |id: u64| newest(id) || census.twins.iter().any(|(twin, _)| *twin == id);
+        let free: BTreeSet<_> = census.ended.iter().copied().filter(|(_, id)| !written(*id) && !bound(*id)).collect();
+        equal("ended jobs that may leave are listed", &history.free.iter().copied().collect(), &free)?;
+        equal("jobs that are here are counted", &self.jobs.here(), &census.jobs)?;
+        holds("what is settled was cut", history.settled as usize <= count, || format!("{}", history.settled))?;
+        let ended = |id: u64| self.jobs.get(id).is_some_and(Job::ended);
+        for (id, cut) in &history.cuts {
+            let good = ended(*id) && cut.last_segment() as usize <= count && cut.last_segment() > history.settled;
+            holds("what was written has ended, and waits to be settled", good, || format!("job {id}: {cut:?}"))?;
+        }
+        let part = history.part;
+        let good = part.is_none_or(|part| ended(part.job) && part.first_segment as usize <= count);
+        holds("what is being written has ended", good, || format!("{part:?}"))?;
+        for (first, _, gone) in self.jobs.gone_runs() {
+            let last = gone.first_segment + gone.segments - 1;
+            holds("jobs leave when their segments are settled", last <= history.settled, || {
+                format!("job {first}: {gone:?}")
+            })?;
+        }
+        Ok(())
     }
 
     fn check_tables(&self, census: &Census) -> Result<(), Violation> {

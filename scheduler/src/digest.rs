@@ -126,6 +126,7 @@ fn put_outcome(bytes: &mut Vec<u8>, outcome: &Result<Outcome, Rejection>) {
                 }
             }
         }
+        Ok(Outcome::History) => bytes.put_u8(14),
         Ok(Outcome::License(name)) => {
             bytes.put_u8(12);
             put_text(bytes, name);
@@ -220,6 +221,11 @@ fn put_event(bytes: &mut Vec<u8>, event: &Event) {
         Event::BlobStored { hash } => {
             bytes.put_u8(13);
             bytes.put_slice(hash);
+        }
+        Event::SegmentCut { number, checksum, data: _ } => {
+            bytes.put_u8(16);
+            bytes.put_u32_le(*number);
+            bytes.put_slice(checksum);
         }
         Event::BlobForgotten { hash } => {
             bytes.put_u8(14);

@@ -38,6 +38,8 @@ pub(crate) struct Indexes {
     pub terms: OrdSet<Arc<Terms>>,
     /// All that is asked for, likewise.
     pub asks: OrdSet<Arc<Ask>>,
+    /// Terms of jobs that left: others may have them too.
+    left_terms: OrdSet<Arc<Terms>>,
     /// Tasks that have not ended.
     pub unended_tasks: u64,
     /// Tasks whose outputs are being published.
@@ -152,6 +154,32 @@ impl Indexes {
             jobs.remove((0, id));
             if jobs.is_empty() {
                 self.open.remove(owner);
+            }
+        }
+    }
+
+    /// Forgets a job that has ended.
+    pub fn remove_job(&mut self, id: u64, job: &Job) {
+        self.spec_bytes -= job.text.spec().len() as u64;
+        for edge in job.after() {
+            self.dependents.remove(&(edge.job, id));
+            if edge.is_by_task() {
+                self.twins.remove(&(edge.job, id));
+            }
+        }
+        self.left_terms.insert(job.terms.clone());
+    }
+
+    /// Drops terms, and what is asked for, that only these tables have. What a snapshot still has is looked at again
+    /// the next time.
+    pub fn drop_unused_terms(&mut self) {
+        let unused: Vec<_> = self.left_terms.iter().filter(|terms| Arc::strong_count(terms) == 2).cloned().collect();
+        for terms in unused {
+            self.left_terms.remove(&terms);
+            self.terms.remove(&terms);
+            // The table and these terms.
+            if Arc::strong_count(&terms.ask) == 2 {
+                self.asks.remove(&terms.ask);
             }
         }
     }

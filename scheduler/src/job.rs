@@ -19,10 +19,11 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use proto::v1::{Cause, DependencyCondition, IndexRange, JobState};
 
+pub use self::jobs::Gone;
 pub(crate) use self::{
     facts::{Fact, Facts},
     failures::{Failures, Group},
-    jobs::{Jobs, SHARD},
+    jobs::Jobs,
     moment::Moment,
     record::{Kill, Lease, Phase, Publication, Published, Record},
     tasks::{CHUNK, Chunk, Place, Tasks},

@@ -8,7 +8,7 @@
 //! point in `apply`. *Invariant*: what is derived (module `indexes`) decides nothing, and isn't in a snapshot.
 //!
 //! In reading order: `limits`, `outcome`, `ask`, `job` (the record of a job and of its tasks), `session`, `queue`, `state`,
-//! `apply` (a file per command), `plan`, `explain`, `view`, `check`, `snapshot`.
+//! `apply` (a file per command), `plan`, `explain`, `view`, `history`, `rules`, `check`, `snapshot`.
 
 mod apply;
 mod ask;
@@ -16,6 +16,7 @@ mod blobs;
 mod check;
 mod digest;
 mod explain;
+mod history;
 mod indexes;
 mod job;
 mod licenses;
@@ -25,6 +26,7 @@ mod plan;
 mod queue;
 mod rejection;
 mod requests;
+mod rules;
 mod session;
 mod shape;
 mod snapshot;
@@ -35,9 +37,12 @@ mod view;
 
 pub use check::Violation;
 pub use explain::Pool;
+pub use history::{Archive, Detail, Segment};
+pub use job::Gone;
 pub use outcome::{Applied, Decided, End, Event, Outcome, SessionEnd, Verdict};
 pub use plan::{Cursor, Plan, plan};
 pub use rejection::{Code, Rejection};
+pub use rules::{NEWEST_RULES, OLDEST_RULES};
 pub use snapshot::Malformed;
 pub use state::State;
-pub use view::{Backlog, Instruction, JobFilter, JobSubmissionView, LogLocation, SessionView};
+pub use view::{Backlog, Instruction, JobFilter, JobSubmissionView, LogLocation, Page, SessionView};

@@ -4,7 +4,7 @@ use proto::ranges;
 
 /// Jobs in one submit.
 pub const JOBS_IN_A_SUBMIT: usize = 10_000;
-/// Jobs in the state, ended ones included: nothing leaves it yet.
+/// Jobs in the state, ended ones that have not moved to the history included.
 pub const JOBS: u64 = 20_000_000;
 /// Tasks of one job.
 pub const TASKS_IN_A_JOB: u64 = ranges::MAX_ARRAY_TASKS;
@@ -120,6 +120,18 @@ pub const ATTEMPTS: u32 = 32;
 pub const FAILURE_GROUPS: usize = 64;
 /// Indexes that are kept for each group of failures.
 pub const FAILURE_INDEXES: usize = 10;
+/// How long ended jobs stay in the state when nothing else was said: 7 days.
+pub const KEEP_MS: u64 = 7 * 86_400_000;
+/// The longest they may be asked to stay: 10 years.
+pub const LONGEST_KEEP_MS: u64 = 3_652 * 86_400_000;
+/// How many ended jobs stay at most when nothing else was said.
+pub const KEEP_JOBS: u64 = 1_000_000;
+/// Bytes of a segment of the history, about: it ends with the record, or the chunk of tasks, that reaches them.
+pub const SEGMENT_BYTES: usize = 512 << 10;
+/// Jobs in a segment.
+pub const SEGMENT_JOBS: usize = 4_096;
+/// Segments that a majority does not hold yet.
+pub const UNSETTLED_SEGMENTS: u32 = 64;
 /// Digests of marked indexes that are kept.
 pub const MARKS: usize = 16;
 /// Jobs, or tasks, that one page of a list looks at before it ends, whether it is full or not.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use proto::{
     internal::{OrdinalRange, Refusal},
     v1::{AttemptKey, Cause},
@@ -63,6 +64,8 @@ pub enum Outcome {
     Queue(String),
     /// Use of the grid counts half after so many milliseconds.
     FairShare(u64),
+    /// How long ended jobs stay was set.
+    History,
     /// Jobs of a stream were decided, or had been before.
     Streamed {
         /// Highest number that was ever decided in this stream.
@@ -221,6 +224,15 @@ pub enum Event {
     BlobForgotten {
         /// Its BLAKE3.
         hash: [u8; 32],
+    },
+    /// A segment of the history was written.
+    SegmentCut {
+        /// Its number, from 1.
+        number: u32,
+        /// BLAKE3 of the bytes, which stand for them in the digest.
+        checksum: [u8; 32],
+        /// All of it.
+        data: Bytes,
     },
 }
 

@@ -37,6 +37,7 @@ pub(crate) enum Answer {
     Queue(Arc<str>),
     License(Arc<str>),
     FairShare(u64),
+    History,
 }
 
 /// Why a cancel stopped nothing, or not all.
@@ -79,6 +80,7 @@ impl Answer {
             Self::Queue(name) => Outcome::Queue(name.to_string()),
             Self::License(name) => Outcome::License(name.to_string()),
             Self::FairShare(half_life_ms) => Outcome::FairShare(*half_life_ms),
+            Self::History => Outcome::History,
         }
     }
 }

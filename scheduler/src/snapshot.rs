@@ -5,11 +5,15 @@
 mod decode;
 mod digest;
 mod encode;
+mod history;
+mod records;
 
+pub(crate) use self::{
+    encode::{chunk_of, job_of, published_of, terms_of},
+    records::{read_chunk, read_job, read_published, read_terms},
+};
 use crate::job::{Fact, Facts};
 
-/// Version of what entries mean, raised by an entry once there is a second.
-const RULES_VERSION: u32 = 1;
 /// About how many bytes a piece has.
 const PIECE_BYTES: usize = 1 << 20;
 

@@ -10,12 +10,14 @@ use crate::{
     apply::Step,
     blobs::Blobs,
     digest,
+    history::History,
     indexes::Indexes,
     job::Jobs,
     licenses::Licenses,
     limits,
     queue::{self, Queue},
     requests::Requests,
+    rules::OLDEST_RULES,
     session::Session,
     streams::Streams,
 };
@@ -23,6 +25,8 @@ use crate::{
 /// Everything that the grid knows. A clone shares all that doesn't change afterwards, and costs microseconds.
 #[derive(Debug, Clone)]
 pub struct State {
+    /// What entries mean.
+    pub(crate) rules: u32,
     pub(crate) index: u64,
     pub(crate) time_ms: u64,
     pub(crate) wall_ms: i64,
@@ -41,6 +45,7 @@ pub struct State {
     pub(crate) requests: Requests,
     pub(crate) streams: Streams,
     pub(crate) blobs: Blobs,
+    pub(crate) history: History,
     pub(crate) indexes: Indexes,
 }
 
@@ -49,6 +54,7 @@ impl State {
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         Self {
+            rules: OLDEST_RULES,
             index: 0,
             time_ms: 0,
             wall_ms: 0,
@@ -63,6 +69,7 @@ impl State {
             requests: Requests::default(),
             streams: Streams::default(),
             blobs: Blobs::default(),
+            history: History::default(),
             indexes: Indexes::default(),
         }
     }

@@ -29,6 +29,17 @@ pub struct JobFilter {
     pub created_after_ms: Option<i64>,
 }
 
+/// Some of the jobs that a filter shows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Page {
+    /// Newest first, without their failures.
+    pub jobs: Vec<v1::Job>,
+    /// Below which number the next page begins, if there may be more.
+    pub next: Option<u64>,
+    /// The page ends here before its time: this job is in the history, and not at hand.
+    pub missing: Option<u64>,
+}
+
 /// What is needed to rebuild the full spec of a job and to grant its tasks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobSubmissionView {

@@ -27,8 +27,11 @@ pub(super) struct Stopped {
 
 impl State {
     pub(crate) fn admit_cancel(&self, cancel: &CancelTasks) -> Result<(), Rejection> {
-        let job = self.jobs.get(cancel.job_id).ok_or_else(|| Rejection::job_not_found("job_id", cancel.job_id))?;
-        admit_selection(job, &cancel.tasks)
+        match self.jobs.get(cancel.job_id) {
+            Some(job) => admit_selection(job, &cancel.tasks),
+            None if self.jobs.gone(cancel.job_id).is_some() => Ok(()),
+            None => Err(Rejection::job_not_found("job_id", cancel.job_id)),
+        }
     }
 }
 
@@ -66,27 +69,27 @@ pub(super) fn cut(text: &str, bytes: usize) -> &str {
 impl Step<'_> {
     pub fn cancel(&mut self, cancel: &CancelTasks) -> Outcome {
         let id = cancel.job_id;
-        let job = self.state.jobs.get(id).expect("it was looked up");
-        let (ended, spans) = (job.ended(), selected(job, &cancel.tasks));
-        let (stopped, note) = if ended {
-            (Stopped::default(), Note::JobEnded)
-        } else {
-            let stopped = self.stop(id, &spans);
-            let whole = cancel.tasks.is_empty();
-            if cancel.cascade && whole {
-                self.cancel_dependents(id);
+        let open = self.state.jobs.get(id).filter(|job| !job.ended());
+        let (stopped, note) = match open.map(|job| selected(job, &cancel.tasks)) {
+            None => (Stopped::default(), Note::JobEnded),
+            Some(spans) => {
+                let stopped = self.stop(id, &spans);
+                let whole = cancel.tasks.is_empty();
+                if cancel.cascade && whole {
+                    self.cancel_dependents(id);
+                }
+                if whole && stopped.count > 0 && !cancel.reason.is_empty() {
+                    let reason: Arc<str> = cut(&cancel.reason, limits::REASON_BYTES).into();
+                    self.state.jobs.get_mut(id).expect("it was looked up").extra_mut().reason = Some(reason);
+                }
+                let note = match &stopped {
+                    Stopped { publishing: 1.., .. } => Note::Publishing,
+                    Stopped { count: 1.., .. } => Note::None,
+                    Stopped { asked_before: 1.., .. } => Note::AskedBefore,
+                    Stopped { .. } => Note::TasksEnded,
+                };
+                (stopped, note)
             }
-            if whole && stopped.count > 0 && !cancel.reason.is_empty() {
-                let reason: Arc<str> = cut(&cancel.reason, limits::REASON_BYTES).into();
-                self.state.jobs.get_mut(id).expect("it was looked up").extra_mut().reason = Some(reason);
-            }
-            let note = match &stopped {
-                Stopped { publishing: 1.., .. } => Note::Publishing,
-                Stopped { count: 1.., .. } => Note::None,
-                Stopped { asked_before: 1.., .. } => Note::AskedBefore,
-                Stopped { .. } => Note::TasksEnded,
-            };
-            (stopped, note)
         };
         let answer = Answer::Cancelled { job: id, count: stopped.count, note };
         let outcome = answer.outcome(false);

@@ -1,6 +1,8 @@
 //! Jobs that wait for others. What can no longer run is skipped, and so is what waits for its success.
 
 use super::Step;
+use proto::v1::JobState;
+
 use crate::{
     State,
     job::{Bearing, Edge, Job, Place},
@@ -9,15 +11,30 @@ use crate::{
 impl State {
     /// What has become of the job that an edge leads to.
     pub(super) fn bearing(&self, edge: &Edge) -> Bearing {
-        let Some(job) = self.jobs.get(edge.job) else { return Bearing::Open };
-        if edge.met { Bearing::Met } else { edge.bearing(job.state(), job.exit_code()) }
+        if edge.met {
+            return Bearing::Met;
+        }
+        match (self.jobs.get(edge.job), self.jobs.gone(edge.job)) {
+            (Some(job), _) => edge.bearing(job.state(), job.exit_code()),
+            (None, Some(gone)) => edge.bearing(gone.state, gone.end_code()),
+            (None, None) => Bearing::Open,
+        }
+    }
+
+    /// How a job stands, or ended before it left.
+    pub(super) fn state_of_job(&self, id: u64) -> JobState {
+        let here = self.jobs.get(id).map(Job::state);
+        here.or_else(|| Some(self.jobs.gone(id)?.state)).unwrap_or(JobState::Unspecified)
     }
 
     /// What the twins of a task mean for it; for how many from it on that holds, and which job is to blame.
     fn twins_of(&self, job: &Job, ordinal: u32) -> (Bearing, u32, u64) {
         let (mut all, mut length, mut blame) = (Bearing::Met, u32::MAX, 0);
         for edge in job.after().iter().filter(|edge| edge.is_by_task()) {
-            let Some(other) = self.jobs.get(edge.job) else { return (Bearing::Open, length, blame) };
+            let Some(other) = self.jobs.get(edge.job) else {
+                // It left before this job came, and is waited for since all of it succeeded.
+                continue;
+            };
             let (place, run) = other.tasks.run_at(ordinal);
             length = length.min(run);
             match place {
@@ -69,7 +86,7 @@ impl Step<'_> {
         let count = job.tasks.count();
         if let Some(position) = impossible {
             let edge = &self.state.jobs.get(id).expect("it was found").after()[position];
-            let state = self.state.jobs.get(edge.job).map_or("is unknown", |job| state_word(job.state()));
+            let state = state_word(self.state.state_of_job(edge.job));
             let reason = format!("it waited for {} of job {}, which {state}", edge.word(), edge.job);
             self.skip(id, reason);
         } else if released {
@@ -131,8 +148,7 @@ impl Step<'_> {
 }
 
 /// What became of a job, for people.
-pub(crate) fn state_word(state: proto::v1::JobState) -> &'static str {
-    use proto::v1::JobState;
+pub(crate) fn state_word(state: JobState) -> &'static str {
     match state {
         JobState::Succeeded => "succeeded",
         JobState::Failed => "failed",

@@ -7,12 +7,22 @@ use crate::{Outcome, Rejection, State, requests::Answer};
 
 impl State {
     pub(crate) fn admit_hold(&self, hold: &SetHold) -> Result<(), Rejection> {
-        let job = self.jobs.get(hold.job_id).ok_or_else(|| Rejection::job_not_found("job_id", hold.job_id))?;
-        if job.ended() {
+        if self.has_ended("job_id", hold.job_id)? {
             let verb = if hold.hold { "held" } else { "released" };
             return Err(Rejection::conflict("JOB_ENDED", format!("job {} has ended and can't be {verb}", hold.job_id)));
         }
         Ok(())
+    }
+}
+
+impl State {
+    /// Whether a job has ended, whether it has left or not.
+    pub(super) fn has_ended(&self, field: &'static str, id: u64) -> Result<bool, Rejection> {
+        match self.jobs.get(id) {
+            Some(job) => Ok(job.ended()),
+            None if self.jobs.gone(id).is_some() => Ok(true),
+            None => Err(Rejection::job_not_found(field, id)),
+        }
     }
 }
 

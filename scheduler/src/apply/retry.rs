@@ -23,7 +23,14 @@ use crate::{
 impl State {
     pub(crate) fn admit_retry(&self, retry: &RetryTasks) -> Result<(), Rejection> {
         let id = retry.job_id;
-        let job = self.jobs.get(id).ok_or_else(|| Rejection::job_not_found("job_id", id))?;
+        let job = self.jobs.get(id).ok_or_else(|| {
+            if self.jobs.gone(id).is_none() {
+                return Rejection::job_not_found("job_id", id);
+            }
+            let message = format!("job {id} has moved to the history and can't be retried");
+            Rejection::conflict("JOB_MOVED", message)
+                .hint("submit it again; `millgrid cluster history` shows how long ended jobs can be retried")
+        })?;
         admit_selection(job, &retry.tasks)?;
         if let Some(asked) = &retry.resources {
             admit_resources(&Resources::from(replaced(job.terms.shape(), asked)))?;
@@ -64,7 +71,7 @@ impl State {
             return Ok(());
         }
         for edge in job.after().iter().filter(|edge| !edge.met && !edge.is_by_task()) {
-            let state = self.jobs.get(edge.job).map_or(proto::v1::JobState::Unspecified, Job::state);
+            let state = self.state_of_job(edge.job);
             if self.bearing(edge) == Bearing::Impossible {
                 let (word, other) = (edge.word(), edge.job);
                 let message = format!("job {id} waits for {word} of job {other}, which {}", state_word(state));

@@ -15,8 +15,7 @@ use crate::{
 
 impl State {
     pub(crate) fn admit_set_job(&self, set: &SetJob) -> Result<(), Rejection> {
-        let job = self.jobs.get(set.job_id).ok_or_else(|| Rejection::job_not_found("job_id", set.job_id))?;
-        if job.ended() {
+        if self.has_ended("job_id", set.job_id)? {
             let message = format!("job {} has ended and can't be changed", set.job_id);
             return Err(Rejection::conflict("JOB_ENDED", message));
         }

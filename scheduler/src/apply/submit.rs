@@ -7,10 +7,10 @@ use prost::Message;
 use proto::{
     internal::{Dependency, JobSubmission, JobSubmissions, PutBlob, SubmitJobs, dependency::On},
     ranges,
-    v1::DependencyCondition,
+    v1::{DependencyCondition, JobState},
 };
 
-use super::Step;
+use super::{Step, dependencies::state_word};
 use crate::{
     Code, Event, Outcome, Rejection, State,
     ask::Ask,
@@ -46,8 +46,8 @@ impl State {
         if owner.len() > limits::NAME_BYTES {
             return Err(Rejection::invalid("owner", format!("the owner's name has {} bytes", owner.len())));
         }
-        if self.jobs.len() + count as u64 > limits::JOBS {
-            let message = format!("the grid is full: {} jobs of {}", self.jobs.len(), limits::JOBS);
+        if self.jobs.here() + count as u64 > limits::JOBS {
+            let message = format!("the grid is full: {} jobs of {}", self.jobs.here(), limits::JOBS);
             return Err(Rejection::exhausted("TOO_MANY_JOBS", "specs", message));
         }
         let (mut tasks, mut spec_bytes) = (0, 0);
@@ -151,9 +151,14 @@ impl State {
             }
             admit_exit_codes(dependency)?;
             let size = match dependency.on {
-                Some(On::JobId(id)) => match self.jobs.get(id) {
-                    Some(other) => u64::from(other.tasks.count()),
-                    None => return Err(Rejection::job_not_found("after", id)),
+                Some(On::JobId(id)) => match (self.jobs.get(id), self.jobs.gone(id)) {
+                    (Some(other), _) => u64::from(other.tasks.count()),
+                    (None, Some(gone)) => {
+                        admit_gone(id, gone.state, dependency)?;
+                        // What it means for each task alike needs no sizes.
+                        continue;
+                    }
+                    (None, None) => return Err(Rejection::job_not_found("after", id)),
                 },
                 Some(On::Position(other)) if (other as usize) < position => {
                     jobs[other as usize].ranges.iter().map(proto::v1::IndexRange::count).sum()
@@ -206,6 +211,18 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Of a job in the history it is known how it ended as a whole; so tasks can wait for its tasks only if all succeeded.
+fn admit_gone(id: u64, state: JobState, dependency: &Dependency) -> Result<(), Rejection> {
+    if dependency.condition() != DependencyCondition::Element || state == JobState::Succeeded {
+        return Ok(());
+    }
+    let message =
+        format!("job {id} {}, and has moved to the history: no task can wait for one of its tasks", state_word(state));
+    Err(Rejection::conflict("JOB_MOVED", message)
+        .field("after")
+        .hint("wait for its success, failure or end as a whole"))
 }
 
 fn admit_exit_codes(dependency: &Dependency) -> Result<(), Rejection> {
@@ -351,8 +368,14 @@ impl Step<'_> {
         if job.released {
             job.start_limits(state.time_ms);
         }
+        let newest_before = state.indexes.newest.get(&job.terms.owner).copied();
+        let twins: Vec<u64> = job.after().iter().filter(|edge| edge.is_by_task()).map(|edge| edge.job).collect();
         state.indexes.add_job(id, &job);
         state.jobs.push(job);
+        // The owner's newest so far may leave from now on; what this one waits for task by task may not.
+        for other in newest_before.into_iter().chain(twins) {
+            state.weigh_for_history(other);
+        }
         self.touch_tasks(id, 0, count);
         // Jobs of the same submit come in order, so that what this one waits for is settled.
         self.settle();

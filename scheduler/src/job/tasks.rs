@@ -147,8 +147,9 @@ impl Tasks {
         self.rest
     }
 
-    pub fn chunks(&self) -> impl Iterator<Item = (u32, &Arc<Chunk>)> {
-        self.chunks.iter().map(|(number, chunk)| (*number, chunk))
+    /// The chunks from this number on.
+    pub fn chunks_from(&self, from: u32) -> impl Iterator<Item = (u32, &Arc<Chunk>)> {
+        self.chunks.range(from..).map(|(number, chunk)| (*number, chunk))
     }
 
     /// From a snapshot; its chunks follow.

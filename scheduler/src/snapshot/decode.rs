@@ -5,27 +5,24 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use imbl::OrdMap;
 use prost::Message;
-use proto::{
-    internal::{
-        StateHeader, StateJobs, StatePiece, StateRequests, StateSessions, StateStreams, StateTasks, state_header,
-        state_jobs, state_piece::Piece, state_requests::stored::Answer as StoredAnswer, state_sessions, state_streams,
-        state_tasks,
-    },
-    v1::{Cause, DependencyCondition},
+use proto::internal::{
+    StateHeader, StateJobs, StatePiece, StateRequests, StateSessions, StateStreams, StateTasks, state_header,
+    state_jobs, state_piece::Piece, state_requests::stored::Answer as StoredAnswer, state_sessions, state_streams,
 };
 
-use super::{Malformed, RULES_VERSION, fact_from};
+use super::{
+    Malformed,
+    history::read_history,
+    records::{hash_of, read_chunk, read_job, read_published, read_record, read_terms},
+};
 use crate::{
-    State,
+    NEWEST_RULES, OLDEST_RULES, State,
     ask::Ask,
-    blobs::Hash,
-    job::{
-        Chunk, Counts, Edge, Extra, Facts, Failures, Group, Indexed, Job, Kill, Lease, Phase, Place, Publication,
-        Published, Record, Rule, Runs, Tasks, Terms, Text,
-    },
+    job::{Gone, Job, Jobs, Phase, Record, Runs, Terms},
     licenses::{License, Licenses},
     queue::{Load, Queue, Reservation},
     requests::{Answer, Note, Stored},
+    rules::HISTORY_RULES,
     session::{About, Health, Holds, Session},
     shape::Shape,
     streams::{self, Run, Stream},
@@ -35,7 +32,15 @@ use crate::{
 impl State {
     /// The state that [`Self::encode`] wrote.
     pub fn decode(pieces: impl IntoIterator<Item = Bytes>) -> Result<Self, Malformed> {
-        let mut reader = Reader { state: Self::new(), jobs: Vec::new(), header: false, ended: false };
+        let mut reader = Reader {
+            state: Self::new(),
+            jobs: BTreeMap::new(),
+            gone: Vec::new(),
+            passed: 0,
+            next_id: 1,
+            header: false,
+            ended: false,
+        };
         for bytes in pieces {
             if reader.ended {
                 return Err(Malformed("something stands behind its end"));
@@ -52,10 +57,16 @@ impl State {
     }
 }
 
-struct Reader {
-    state: State,
+pub(super) struct Reader {
+    pub(super) state: State,
     /// Tasks come after their job; so the jobs move into the state at the end.
-    jobs: Vec<Job>,
+    jobs: BTreeMap<u64, Job>,
+    /// Those that have left: first, count, what is left of each.
+    pub(super) gone: Vec<(u64, u32, Gone)>,
+    /// How many of these are below the next job.
+    pub(super) passed: usize,
+    /// Number of the next job.
+    pub(super) next_id: u64,
     header: bool,
     ended: bool,
 }
@@ -81,21 +92,29 @@ impl Reader {
                 }
                 Ok(())
             }
+            Piece::Segments(segments) => self.segments(segments),
+            Piece::Gone(gone) => self.gone(gone),
             Piece::Jobs(jobs) => self.jobs(jobs),
             Piece::Tasks(tasks) => self.tasks(tasks),
             Piece::End(end) => {
                 self.ended = true;
-                if end.jobs == self.jobs.len() as u64 { Ok(()) } else { Err(Malformed("jobs are missing")) }
+                self.skip_gone();
+                if end.jobs + 1 == self.next_id { Ok(()) } else { Err(Malformed("jobs are missing")) }
             }
         }
     }
 
     fn header(&mut self, header: StateHeader) -> Result<(), Malformed> {
-        if header.rules_version != RULES_VERSION {
+        if !(OLDEST_RULES..=NEWEST_RULES).contains(&header.rules_version) {
             return Err(Malformed("written by a release with other rules"));
         }
         self.header = true;
         let state = &mut self.state;
+        state.rules = header.rules_version;
+        if header.history.is_some() != (state.rules >= HISTORY_RULES) {
+            return Err(Malformed("a history doesn't go with these rules"));
+        }
+        state.history = header.history.map(read_history).transpose()?.unwrap_or_default();
         (state.index, state.time_ms, state.wall_ms) = (header.index, header.time_ms, header.wall_ms);
         state.chain = hash_of(&header.digest)?;
         for mark in header.marks {
@@ -183,6 +202,7 @@ impl Reader {
                 StoredAnswer::Queue(name) => Answer::Queue(name.into()),
                 StoredAnswer::License(name) => Answer::License(name.into()),
                 StoredAnswer::HalfLifeMs(half_life_ms) => Answer::FairShare(half_life_ms),
+                StoredAnswer::History(_) => Answer::History,
             };
             let short = |bytes: &Bytes| <[u8; 16]>::try_from(&bytes[..]).map_err(|_| Malformed("a key isn't 16 bytes"));
             let (key, payload) = (short(&stored.key)?, short(&stored.payload)?);
@@ -215,7 +235,9 @@ impl Reader {
             piece.terms.into_iter().map(|terms| self.terms(terms)).collect::<Result<_, Malformed>>()?;
         for job in piece.jobs {
             let terms = terms.get(job.terms as usize).ok_or(Malformed("a job without terms"))?.clone();
-            self.jobs.push(read_job(job, terms)?);
+            self.skip_gone();
+            self.jobs.insert(self.next_id, read_job(job, terms)?);
+            self.next_id += 1;
         }
         Ok(())
     }
@@ -227,36 +249,13 @@ impl Reader {
         let owner = self.state.indexes.owner(&terms.owner);
         // Noted at once, so that all terms of an owner share the name.
         self.state.indexes.newest.entry(owner.clone()).or_insert(0);
-        let first = terms.resources.as_ref().map(Shape::from).ok_or(Malformed("a job without resources"))?;
-        let ask = self.state.indexes.intern_ask(Ask {
-            shapes: std::iter::once(first).chain(terms.alternatives.iter().map(Shape::from)).collect(),
-            constraints: terms.constraints.iter().map(Into::into).collect(),
-            licenses: terms.licenses.into_iter().map(|(name, count)| (name.into(), count)).collect(),
-            time_limit_ms: terms.time_limit_ms,
-            has_outputs: terms.has_outputs,
-        });
-        Ok(self.state.indexes.intern(Terms {
-            owner,
-            queue,
-            ask,
-            priority: terms.priority,
-            retries: terms.retries,
-            max_running: terms.max_running,
-            max_failures: terms.max_failures,
-            min_backoff_ms: terms.min_backoff_ms,
-            max_backoff_ms: terms.max_backoff_ms,
-            at_most_once: terms.at_most_once,
-            rules: terms.retry_rules.iter().map(Rule::from).collect(),
-            queue_time_limit_ms: terms.queue_time_limit_ms,
-            total_time_limit_ms: terms.total_time_limit_ms,
-            is_array: terms.is_array,
-            labels: terms.labels,
-        }))
+        let read = read_terms(terms)?;
+        let ask = self.state.indexes.intern_ask(Ask::clone(&read.ask));
+        Ok(self.state.indexes.intern(Terms { owner, queue, ask, ..read }))
     }
 
     fn tasks(&mut self, piece: StateTasks) -> Result<(), Malformed> {
-        let position = usize::try_from(piece.job).ok().and_then(|id| id.checked_sub(1));
-        let job = position.and_then(|position| self.jobs.get_mut(position)).ok_or(Malformed("tasks without a job"))?;
+        let job = self.jobs.get_mut(&piece.job).ok_or(Malformed("tasks without a job"))?;
         let count = job.tasks.count();
         let mut chunks = OrdMap::new();
         for chunk in piece.chunks {
@@ -271,9 +270,8 @@ impl Reader {
             job.records.insert(record.ordinal, read_record(record)?);
         }
         for output in piece.outputs {
-            let manifest = output.manifest.ok_or(Malformed("outputs without a manifest"))?;
-            let published = Published { attempt: output.attempt, manifest, etags: output.etags };
-            job.extra_mut().outputs.insert(output.ordinal, Arc::new(published));
+            let (ordinal, published) = read_published(output)?;
+            job.extra_mut().outputs.insert(ordinal, published);
         }
         Ok(())
     }
@@ -284,7 +282,14 @@ impl Reader {
             return Err(Malformed("its end is missing"));
         }
         let State { jobs, sessions, queues, blobs, licenses, indexes, .. } = &mut self.state;
-        for (id, mut job) in (1..).zip(self.jobs) {
+        let mut gone = self.gone.into_iter().peekable();
+        let mut pass = |jobs: &mut Jobs| {
+            while let Some((_, count, left)) = gone.next_if(|(first, ..)| *first == jobs.len() + 1) {
+                jobs.push_gone(count, left);
+            }
+        };
+        for (id, mut job) in self.jobs {
+            pass(jobs);
             indexes.add_job(id, &job);
             for hash in job.extra.as_deref().map_or(&[][..], |extra| &extra.blobs) {
                 if !blobs.stored.contains_key(hash) {
@@ -311,6 +316,11 @@ impl Reader {
             indexes.unended_tasks += u64::from(counts.unended());
             indexes.unpublished += u64::from(counts.publishing);
             jobs.push(job);
+        }
+        pass(jobs);
+        let ended: Vec<u64> = jobs.iter().filter(|(_, job)| job.ended()).map(|(id, _)| id).collect();
+        for id in ended {
+            self.state.weigh_for_history(id);
         }
         Ok(self.state)
     }
@@ -353,135 +363,4 @@ fn hold(
         Phase::Pending | Phase::Backoff { .. } => {}
     }
     Ok(())
-}
-
-fn hash_of(bytes: &Bytes) -> Result<Hash, Malformed> {
-    Hash::try_from(&bytes[..]).map_err(|_| Malformed("a hash isn't 32 bytes"))
-}
-
-fn place_of(code: u32) -> Result<Place, Malformed> {
-    if code <= 6 { Ok(Place::from_code(code as u8)) } else { Err(Malformed("an unknown place")) }
-}
-
-fn read_job(job: state_jobs::Job, terms: Arc<Terms>) -> Result<Job, Malformed> {
-    let counts = job.counts.unwrap_or_default();
-    let counts = Counts {
-        pending: counts.pending,
-        backoff: counts.backoff,
-        leased: counts.leased,
-        running: counts.running,
-        publishing: counts.publishing,
-        succeeded: counts.succeeded,
-        failed: counts.failed,
-        cancelled: counts.cancelled,
-        skipped: counts.skipped,
-        blocked: counts.blocked,
-        grown: counts.grown,
-    };
-    Ok(Job {
-        text: Text::new(&job.name, &job.spec),
-        terms,
-        tasks: Tasks::restore(counts.total(), place_of(job.rest)?),
-        records: OrdMap::new(),
-        counts,
-        created_ms: job.created_ms,
-        started_ms: job.started_ms.into(),
-        ended_ms: job.ended_ms.into(),
-        highest_attempt: job.highest_attempt,
-        runs: Runs { ends: job.ends, run_ms: job.run_ms },
-        held: job.held,
-        released: job.released,
-        extra: job.extra.map(read_extra).transpose()?.map(Box::new),
-        indexed: Indexed::default(),
-    })
-}
-
-fn read_extra(extra: state_jobs::Extra) -> Result<Extra, Malformed> {
-    let groups: BTreeMap<_, _> = extra
-        .failures
-        .into_iter()
-        .map(|group| {
-            let kind = (group.cause, group.exit_code, group.signal);
-            (kind, Group { count: group.count, ordinals: group.ordinals, detail: group.detail.into() })
-        })
-        .collect();
-    Ok(Extra {
-        ranges: (!extra.ranges.is_empty()).then(|| extra.ranges.into()),
-        after: extra
-            .after
-            .into_iter()
-            .map(|edge| Edge {
-                job: edge.job,
-                condition: DependencyCondition::try_from(edge.condition).unwrap_or_default(),
-                exit_codes: edge.exit_codes.into(),
-                met: edge.met,
-            })
-            .collect(),
-        blobs: extra.blobs.iter().map(hash_of).collect::<Result<_, Malformed>>()?,
-        reason: extra.reason.map(Into::into),
-        failures: Failures { groups },
-        outputs: OrdMap::new(),
-        details_bytes: extra.details_bytes,
-        stopped_ms: extra.stopped_ms,
-        stopped_cause: Cause::try_from(extra.stopped_cause).unwrap_or_default(),
-        released_ms: extra.released_ms,
-        armed: [None; 2],
-        fired: [extra.fired_limits & 1 != 0, extra.fired_limits & 2 != 0],
-    })
-}
-
-fn read_chunk(chunk: state_tasks::Chunk, count: u32) -> Result<Chunk, Malformed> {
-    let first = u64::from(chunk.number) * u64::from(crate::job::CHUNK);
-    if first >= u64::from(count) {
-        return Err(Malformed("a chunk of no tasks"));
-    }
-    let words: [u64; 12] = chunk.planes.try_into().map_err(|_| Malformed("a chunk has twelve words"))?;
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = words;
-    let planes = [[a, b, c, d], [e, f, g, h], [i, j, k, l]];
-    // There is no code 7.
-    if (0..4).any(|word| planes.iter().fold(u64::MAX, |all, plane| all & plane[word]) != 0) {
-        return Err(Malformed("an unknown place"));
-    }
-    if chunk.newest.is_empty() {
-        return Ok(Chunk { planes, facts: None });
-    }
-    let length = (u64::from(count) - first).min(u64::from(crate::job::CHUNK)) as usize;
-    let facts = Facts { newest: chunk.newest.into(), entries: chunk.entries.to_vec() };
-    if facts.newest.len() != length || !facts.readable() {
-        return Err(Malformed("facts that can't be read"));
-    }
-    Ok(Chunk { planes, facts: Some(Box::new(facts)) })
-}
-
-fn read_record(record: state_tasks::Record) -> Result<Record, Malformed> {
-    use state_tasks::record::Phase as In;
-    let small = |count: u32| u16::try_from(count).map_err(|_| Malformed("a count that is too high"));
-    let phase = match record.phase {
-        None => Phase::Pending,
-        Some(In::BackoffUntilMs(until_ms)) => Phase::Backoff { until_ms },
-        Some(In::Lease(lease)) => Phase::Leased(Lease {
-            session: lease.session,
-            granted_index: lease.granted_index,
-            granted_wall_ms: lease.granted_wall_ms,
-            granted_ms: lease.granted_ms,
-            kill: lease
-                .kill_index
-                .map(|index| Kill { index, cause: Cause::try_from(lease.kill_cause).unwrap_or_default() }),
-            start_ms: lease.start_ms,
-            ahead: lease.ahead,
-            pinned: lease.pinned.as_ref().map(|shape| Box::new(Shape::from(shape))),
-        }),
-        Some(In::Publication(publication)) => Phase::Publishing(Arc::new(Publication {
-            assigned: publication.session.map(|session| (session, publication.assigned_index)),
-            fact: fact_from(&publication.fact).ok_or(Malformed("a fact that can't be read"))?,
-            manifest: Bytes::copy_from_slice(&publication.manifest),
-        })),
-    };
-    Ok(Record {
-        attempt: record.attempt,
-        failures: small(record.failures)?,
-        lost: small(record.lost)?,
-        memory_mib: record.memory_mib,
-        phase,
-    })
 }

@@ -10,12 +10,13 @@ use proto::internal::{
     state_tasks,
 };
 
-use super::{PIECE_BYTES, RULES_VERSION, fact_bytes};
+use super::{PIECE_BYTES, fact_bytes};
 use crate::{
     State,
-    job::{Extra, Job, Phase, Record, Terms},
+    job::{Chunk, Extra, Job, Phase, Published, Record, Terms},
     licenses::License,
     requests::{Answer, Key},
+    rules::HISTORY_RULES,
     streams::{self, Run, Stream},
 };
 
@@ -27,11 +28,10 @@ impl State {
     pub fn encode(&self) -> impl Iterator<Item = Bytes> + '_ {
         let before = [Piece::Header(self.header())].into_iter();
         let before = before.chain(self.session_pieces()).chain(self.request_pieces()).chain(self.stream_pieces());
-        let before = before.chain(self.blob_pieces());
-        let jobs = self.jobs.shards().iter().enumerate().flat_map(|(number, shard)| {
-            let first = (number * crate::job::SHARD) as u64 + 1;
-            let tasks = shard.iter().zip(first..).flat_map(|(job, id)| task_pieces(id, job));
-            job_pieces(shard).into_iter().chain(tasks)
+        let before = before.chain(self.blob_pieces()).chain(self.segment_pieces()).chain(self.gone_pieces());
+        let jobs = self.jobs.by_shard().flat_map(|shard| {
+            let pieces = job_pieces(&shard);
+            pieces.into_iter().chain(shard.into_iter().flat_map(|(id, job)| task_pieces(id, job)))
         });
         let end = [Piece::End(StateEnd { jobs: self.jobs.len() })];
         before.chain(jobs).chain(end).map(|piece| StatePiece { piece: Some(piece) }.encode_to_vec().into())
@@ -71,7 +71,7 @@ impl State {
             total: license.total,
         };
         StateHeader {
-            rules_version: RULES_VERSION,
+            rules_version: self.rules,
             index: self.index,
             time_ms: self.time_ms,
             wall_ms: self.wall_ms,
@@ -80,6 +80,7 @@ impl State {
             queues: queues.collect(),
             half_life_ms: self.half_life_ms,
             licenses: self.licenses.by_name.iter().map(license).collect(),
+            history: (self.rules >= HISTORY_RULES).then(|| self.history.header()),
         }
     }
 
@@ -175,6 +176,7 @@ fn answer_of(answer: &Answer) -> state_requests::stored::Answer {
         Answer::Queue(name) => Out::Queue(name.to_string()),
         Answer::License(name) => Out::License(name.to_string()),
         Answer::FairShare(half_life_ms) => Out::HalfLifeMs(*half_life_ms),
+        Answer::History => Out::History(true),
     }
 }
 
@@ -196,12 +198,12 @@ fn stream_of(key: &Key, stream: &Stream) -> state_streams::Stream {
 }
 
 /// The jobs of one shard, in pieces of bounded size, each with its own table of terms.
-fn job_pieces(shard: &[Arc<Job>]) -> Vec<Piece> {
+fn job_pieces(shard: &[(u64, &Arc<Job>)]) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut known: BTreeMap<Arc<Terms>, u32> = BTreeMap::new();
     let mut piece = StateJobs::default();
     let mut bytes = 0;
-    for job in shard {
+    for (_, job) in shard {
         let terms = *known.entry(job.terms.clone()).or_insert_with(|| {
             piece.terms.push(terms_of(&job.terms));
             piece.terms.len() as u32 - 1
@@ -220,7 +222,7 @@ fn job_pieces(shard: &[Arc<Job>]) -> Vec<Piece> {
     pieces
 }
 
-fn terms_of(terms: &Terms) -> state_jobs::Terms {
+pub(crate) fn terms_of(terms: &Terms) -> state_jobs::Terms {
     state_jobs::Terms {
         owner: terms.owner.to_string(),
         queue: terms.queue.to_string(),
@@ -245,7 +247,7 @@ fn terms_of(terms: &Terms) -> state_jobs::Terms {
     }
 }
 
-fn job_of(job: &Job, terms: u32) -> state_jobs::Job {
+pub(crate) fn job_of(job: &Job, terms: u32) -> state_jobs::Job {
     let counts = &job.counts;
     state_jobs::Job {
         spec: Bytes::copy_from_slice(job.text.spec()),
@@ -313,14 +315,7 @@ fn extra_of(extra: &Extra) -> state_jobs::Extra {
 
 /// Whatever a job has beside its own record, in pieces of bounded size.
 fn task_pieces(id: u64, job: &Job) -> impl Iterator<Item = Piece> + '_ {
-    let chunks = job.tasks.chunks().map(|(number, chunk)| {
-        let (newest, entries) = match &chunk.facts {
-            None => (Vec::new(), Bytes::new()),
-            Some(facts) => (facts.newest.to_vec(), Bytes::copy_from_slice(&facts.entries)),
-        };
-        state_tasks::Chunk { number, planes: chunk.planes.concat(), newest, entries }
-    });
-    let mut chunks = chunks.peekable();
+    let mut chunks = job.tasks.chunks_from(0).map(|(number, chunk)| chunk_of(number, chunk)).peekable();
     let mut records = job.records.iter().peekable();
     let mut outputs = job.extra.as_deref().into_iter().flat_map(|extra| extra.outputs.iter()).peekable();
     std::iter::from_fn(move || {
@@ -335,12 +330,7 @@ fn task_pieces(id: u64, job: &Job) -> impl Iterator<Item = Piece> + '_ {
                 bytes += record.encoded_len();
                 piece.records.push(record);
             } else if let Some((ordinal, published)) = outputs.next() {
-                let published = state_tasks::Published {
-                    ordinal: *ordinal,
-                    attempt: published.attempt,
-                    manifest: Some(published.manifest.clone()),
-                    etags: published.etags.clone(),
-                };
+                let published = published_of(*ordinal, published);
                 bytes += published.encoded_len();
                 piece.outputs.push(published);
             } else {
@@ -349,6 +339,23 @@ fn task_pieces(id: u64, job: &Job) -> impl Iterator<Item = Piece> + '_ {
         }
         (bytes > 0).then_some(Piece::Tasks(piece))
     })
+}
+
+pub(crate) fn chunk_of(number: u32, chunk: &Chunk) -> state_tasks::Chunk {
+    let (newest, entries) = match &chunk.facts {
+        None => (Vec::new(), Bytes::new()),
+        Some(facts) => (facts.newest.to_vec(), Bytes::copy_from_slice(&facts.entries)),
+    };
+    state_tasks::Chunk { number, planes: chunk.planes.concat(), newest, entries }
+}
+
+pub(crate) fn published_of(ordinal: u32, published: &Published) -> state_tasks::Published {
+    state_tasks::Published {
+        ordinal,
+        attempt: published.attempt,
+        manifest: Some(published.manifest.clone()),
+        etags: published.etags.clone(),
+    }
 }
 
 fn record_of(ordinal: u32, record: &Record) -> state_tasks::Record {

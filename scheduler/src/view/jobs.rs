@@ -8,7 +8,7 @@ use proto::{
     v1::{self, Cause, IndexRange, JobState, TaskCounts},
 };
 
-use super::{JobFilter, JobSubmissionView, timestamp};
+use super::{JobFilter, JobSubmissionView, Page, timestamp};
 use crate::{
     State,
     job::{Failures, Job},
@@ -81,9 +81,8 @@ impl State {
         self.indexes.newest.get(owner).copied()
     }
 
-    /// Jobs below `before`, newest first, without their failures; and below which number the next page begins,
-    /// if there may be more. A page looks at [`limits::LIST_SCAN`] jobs at most, so that it may be short.
-    pub fn jobs(&self, filter: &JobFilter, before: Option<u64>, limit: usize) -> (Vec<v1::Job>, Option<u64>) {
+    /// Jobs below `before`. A page looks at [`limits::LIST_SCAN`] jobs at most, so that it may be short.
+    pub fn jobs(&self, filter: &JobFilter, before: Option<u64>, limit: usize) -> Page {
         let below = before.unwrap_or(self.jobs.len() + 1).min(self.jobs.len() + 1);
         if wants_ended(filter) {
             return self.page((1..below).rev(), filter, limit);
@@ -91,30 +90,32 @@ impl State {
         match &filter.owner {
             None => self.page((1..below).rev(), filter, limit),
             Some(owner) => match self.indexes.open.get(owner.as_str()) {
-                None => (Vec::new(), None),
+                None => Page::default(),
                 Some(jobs) => self.page(jobs.before((0, below)).rev().map(|(_, id)| id), filter, limit),
             },
         }
     }
 
-    fn page(&self, ids: impl Iterator<Item = u64>, filter: &JobFilter, limit: usize) -> (Vec<v1::Job>, Option<u64>) {
-        let mut page = Vec::new();
+    fn page(&self, ids: impl Iterator<Item = u64>, filter: &JobFilter, limit: usize) -> Page {
+        let mut page = Page::default();
         let mut last = None;
         for (looked_at, id) in ids.enumerate() {
-            if page.len() >= limit || looked_at >= limits::LIST_SCAN {
-                return (page, last);
+            if page.jobs.len() >= limit || looked_at >= limits::LIST_SCAN {
+                return Page { next: last, ..page };
             }
+            let Some(job) = self.jobs.get(id) else {
+                return Page { next: Some(id + 1), missing: Some(id), ..page };
+            };
             last = Some(id);
-            let Some(job) = self.jobs.get(id) else { continue };
             if filter.created_after_ms.is_some_and(|after| job.created_ms < after) {
                 // Older ones were created no later.
-                return (page, None);
+                return page;
             }
             if matches(filter, job) {
-                page.push(view_of(id, job));
+                page.jobs.push(view_of(id, job));
             }
         }
-        (page, None)
+        page
     }
 }
 

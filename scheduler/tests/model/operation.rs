@@ -74,6 +74,10 @@ pub enum Operation {
     Wait {
         ms: u16,
     },
+    /// Writes ended jobs into the history.
+    Cut,
+    /// Lets go of what was written.
+    Settle,
 }
 
 #[derive(Debug, Clone)]
@@ -218,6 +222,8 @@ pub fn any() -> impl Strategy<Value = Operation> {
             .prop_map(|(job, failed_only, range, cpu)| Operation::Retry { job, failed_only, range, cpu }),
         1 => (0..8u8, any_bool()).prop_map(|(job, hold)| Operation::Hold { job, hold }),
         3 => (0..20_000u16).prop_map(|ms| Operation::Wait { ms }),
+        2 => Just(Operation::Cut),
+        2 => Just(Operation::Settle),
     ]
 }
 

@@ -1,13 +1,14 @@
 //! The state and its model side by side, and a twin of the state that lives in snapshots.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use proto::{
     internal::{
-        AssignPublications, CancelTasks, Command, CreateQueue, Dependency, DrainWorker, Entry, ExpireSession, GrantRun,
-        GrantTasks, JobSubmission, OpenSession, OrdinalRange, Request, Reserve, RetryTasks, SetHold, SetJob,
-        SetLicense, SetQueue, SubmitJobs, Tick, WorkerReport, command::Command as C, dependency::On,
+        AssignPublications, CancelTasks, Command, CreateQueue, CutSegment, Dependency, DrainWorker, Entry,
+        ExpireSession, GrantRun, GrantTasks, JobSubmission, OpenSession, OrdinalRange, RaiseRules, Request, Reserve,
+        RetryTasks, SetHistory, SetHold, SetJob, SetLicense, SetQueue, SettleSegments, SubmitJobs, Tick, WorkerReport,
+        command::Command as C, dependency::On,
     },
     v1::{
         AttemptKey, Capacity, Cause, DependencyCondition, Ended, IndexRange, JobState, Manifest, ManifestEntry,
@@ -15,7 +16,7 @@ use proto::{
         TaskState, report_item::Item,
     },
 };
-use scheduler::{Applied, Cursor, End, Event, Outcome, State, plan};
+use scheduler::{Applied, Archive, Cursor, Detail, End, Event, NEWEST_RULES, Outcome, State, plan};
 
 use crate::{
     grid::{At, Grid, Session},
@@ -26,11 +27,22 @@ pub struct Pair {
     state: State,
     twin: State,
     grid: Grid,
+    /// All segments of the history.
+    archives: Vec<Arc<Archive>>,
 }
 
 impl Pair {
     pub fn new() -> Self {
-        let mut pair = Self { state: State::new(), twin: State::new(), grid: Grid { licenses: 3, ..Grid::default() } };
+        let mut pair = Self {
+            state: State::new(),
+            twin: State::new(),
+            grid: Grid { licenses: 3, ..Grid::default() },
+            archives: Vec::new(),
+        };
+        for version in 2..=NEWEST_RULES {
+            pair.apply(C::RaiseRules(RaiseRules { version }));
+        }
+        pair.apply(C::SetHistory(SetHistory { keep_jobs: Some(0), ..SetHistory::default() }));
         let name = "aside".to_owned();
         pair.apply(C::CreateQueue(CreateQueue { name, ..CreateQueue::default() }));
         pair.license(3);
@@ -93,6 +105,11 @@ impl Pair {
         let pieces: Vec<Bytes> = self.twin.encode().collect();
         assert_eq!(pieces, self.state.encode().collect::<Vec<_>>(), "encoding is canonical");
         self.twin = State::decode(pieces).unwrap();
+        for event in &applied.events {
+            if let Event::SegmentCut { number, data, .. } = event {
+                self.archives.push(Arc::new(Archive::read(*number, data).unwrap()));
+            }
+        }
         applied
     }
 
@@ -159,6 +176,13 @@ impl Pair {
                 }
             }
             Operation::Wait { ms } => self.wait(u64::from(*ms)),
+            Operation::Cut => {
+                self.apply(C::CutSegment(CutSegment {}));
+            }
+            Operation::Settle => {
+                let through = self.archives.len() as u32;
+                assert!(self.apply(C::SettleSegments(SettleSegments { through })).outcomes[0].is_ok());
+            }
         }
         self.compare();
     }
@@ -188,6 +212,8 @@ impl Pair {
             // Task by task needs arrays of one size.
             .map(|(job, on)| match on {
                 4 if self.grid.jobs[job].tasks.len() != usize::from(asked.tasks) => (job, 1),
+                // Nor is it known of a job that moved which of its tasks succeeded.
+                4 if self.has_moved(job) && self.grid.jobs[job].state() != JobState::Succeeded => (job, 1),
                 on => (job, on),
             })
             .collect();
@@ -443,18 +469,30 @@ impl Pair {
             failed_only,
             resources: (cpu > 0).then(|| Resources { cpu_milli: u64::from(cpu) * 1000, ..Resources::default() }),
         }));
+        if self.has_moved(id) {
+            assert!(applied.outcomes[0].as_ref().is_err_and(|refused| refused.reason == "JOB_MOVED"));
+            return;
+        }
         let (first, count) = range.unwrap_or((0, self.grid.jobs[id].tasks.len()));
         let allowed = self.grid.retry(id, failed_only, first, count, u64::from(cpu));
         assert_eq!(applied.outcomes[0].is_ok(), allowed, "{:?}", applied.outcomes);
     }
 
-    /// Everything that people see.
+    /// Whether a job has left for the history; only those that ended do.
+    fn has_moved(&self, job: usize) -> bool {
+        let moved = self.state.gone(job as u64 + 1).is_some();
+        assert!(!moved || self.grid.jobs[job].ended());
+        moved
+    }
+
+    /// Everything that people see, wherever it is.
     fn compare(&self) {
         self.state.check().unwrap();
         self.twin.check().unwrap();
+        let state = self.state.with_archives(&self.archives, Detail::Tasks).unwrap();
         for (position, job) in self.grid.jobs.iter().enumerate() {
             let id = position as u64 + 1;
-            let shown = self.state.job(id).unwrap();
+            let shown = state.job(id).unwrap();
             assert_eq!(JobState::try_from(shown.state).unwrap(), job.state(), "job {id}: {job:?}");
             let counts = shown.tasks.unwrap();
             let shown_by_state = [counts.queued + counts.waiting, counts.leased, counts.running, counts.failed];
@@ -469,7 +507,7 @@ impl Pair {
             ];
             assert_eq!(shown_by_state, expected, "job {id}: {job:?}");
             for ordinal in 0..job.tasks.len() {
-                let task = self.state.task(id, ordinal as u32, true).unwrap();
+                let task = state.task(id, ordinal as u32, true).unwrap();
                 assert_eq!(TaskState::try_from(task.state).unwrap(), job.task_state(ordinal), "task {id}/{ordinal}");
                 assert_eq!(task.attempt, job.tasks[ordinal].attempt, "task {id}/{ordinal}");
                 let numbers: Vec<u32> = task.attempts.iter().map(|attempt| attempt.number).collect();

@@ -70,6 +70,7 @@ fn outcome_text(outcome: &Outcome) -> Option<String> {
         Outcome::Queue(name) => format!("queue {name}"),
         Outcome::License(name) => format!("license {name}"),
         Outcome::FairShare(half_life_ms) => format!("half-life {half_life_ms} ms"),
+        Outcome::History => return None,
         Outcome::Count(0) => "nothing".to_owned(),
         Outcome::Count(count) => format!("{count}"),
         Outcome::Nothing => return None,
@@ -119,6 +120,7 @@ fn event(event: &Event) -> Option<String> {
             SessionEnd::Expired(_) => format!("session {session} expired"),
             SessionEnd::Replaced(by) => format!("session {session} replaced by {by}"),
         },
+        Event::SegmentCut { number, .. } => format!("segment {number}"),
         Event::BlobForgotten { hash } => format!("blob {:02x}{:02x} forgotten", hash[0], hash[1]),
     })
 }

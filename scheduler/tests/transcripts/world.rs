@@ -1,22 +1,25 @@
 //! One scenario's state, and what each line does to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use proto::{
     internal::{
-        AssignPublications, CancelTasks, Command, CreateQueue, DeleteQueue, Dependency, DrainWorker, Entry,
+        AssignPublications, CancelTasks, Command, CreateQueue, CutSegment, DeleteQueue, Dependency, DrainWorker, Entry,
         ExpireSession, GrantRun, GrantTasks, JobSubmission, Mark, NoteSilence, OpenSession, OrdinalRange, PutBlob,
-        Refusal, Request, Reserve, RetryTasks, SetCordon, SetFairShare, SetHold, SetJob, SetLicense, SetQueue,
-        StreamJobs, SubmitJobs, Tick, WorkerReport, assign_publications::Assignment, command, dependency::On,
-        reserve::Reservation, stream_jobs,
+        RaiseRules, Refusal, Request, Reserve, RetryTasks, SetCordon, SetFairShare, SetHistory, SetHold, SetJob,
+        SetLicense, SetQueue, SettleSegments, StreamJobs, SubmitJobs, Tick, WorkerReport,
+        assign_publications::Assignment, command, dependency::On, reserve::Reservation, stream_jobs,
     },
     v1::{
         Capacity, Cause, Constraint, DependencyCondition, Ended, License, Manifest, ManifestEntry, PublicationFailed,
         Published, QueueSettings, Report, ReportItem, Resources, RetryRule, Returned, Started, report_item::Item,
     },
 };
-use scheduler::{Cursor, Pool, State, plan};
+use scheduler::{Archive, Cursor, Detail, Event, Pool, State, plan};
 
 use crate::{
     line::{Line, milliseconds, spans},
@@ -34,11 +37,13 @@ pub struct World {
     time_ms: u64,
     /// Highest sequence that each session used.
     sequences: BTreeMap<u64, u64>,
+    /// All segments of the history.
+    archives: Vec<Arc<Archive>>,
 }
 
 impl World {
     pub fn new(swapped: bool) -> Self {
-        Self { state: State::new(), swapped, index: 0, time_ms: 0, sequences: BTreeMap::new() }
+        Self { state: State::new(), swapped, index: 0, time_ms: 0, sequences: BTreeMap::new(), archives: Vec::new() }
     }
 
     pub fn obey(&mut self, time_ms: u64, text: &str) -> String {
@@ -70,6 +75,11 @@ impl World {
         assert_eq!(admitted.err().as_ref(), applied.outcomes[0].as_ref().err(), "check_command says what apply does");
         if let Some(answered) = answered {
             assert_eq!(Ok(answered), applied.outcomes[0], "a repeat gets the first answer");
+        }
+        for event in &applied.events {
+            if let Event::SegmentCut { number, data, .. } = event {
+                self.archives.push(Arc::new(Archive::read(*number, data).unwrap()));
+            }
         }
         render::applied(&applied)
     }
@@ -161,6 +171,14 @@ impl World {
                 assignments: vec![Assignment { attempt: Some(line.attempt()), session }],
             }),
             "start" | "end" | "return" | "published" | "publish-failed" => self.report(line, session),
+            "raise" => C::RaiseRules(RaiseRules { version: line.number("to").unwrap() as u32 }),
+            "history" if line.get("keep").or(line.get("jobs")).is_some() => C::SetHistory(SetHistory {
+                request: request(),
+                keep_ms: line.get("keep").map(milliseconds),
+                keep_jobs: line.number("jobs"),
+            }),
+            "cut" => C::CutSegment(CutSegment {}),
+            "settle" => C::SettleSegments(SettleSegments { through: line.number("through").unwrap() as u32 }),
             "tick" => C::Tick(Tick {}),
             "mark" => C::Mark(Mark::default()),
             "set" => C::SetJob(SetJob {
@@ -278,37 +296,45 @@ impl World {
         }];
         let job = line.number("job").unwrap_or_default();
         let ordinal = line.number("at").map(|ordinal| ordinal as u32);
+        // What has left is looked at as whoever has all segments does.
+        let state = self.state.with_archives(&self.archives, Detail::Tasks).unwrap();
         match line.verb() {
+            "history" => {
+                let (keep_ms, keep_jobs) = state.kept_jobs();
+                let (moved, cut, settled) = (state.moved_jobs(), state.segments().len(), state.settled_segments());
+                format!("keep={keep_ms} ms jobs={keep_jobs} moved={moved} cut={cut} settled={settled}")
+            }
+            "where" => format!("{:?}", state.gone(job)),
             "plan" => "nothing".to_owned(),
-            "show" => self.state.job(job).map_or_else(|| "not found".to_owned(), |job| render::job(&job)),
+            "show" => state.job(job).map_or_else(|| "not found".to_owned(), |job| render::job(&job)),
             "task" => {
-                let task = self.state.task(job, ordinal.unwrap_or(0), line.flag("attempts"));
+                let task = state.task(job, ordinal.unwrap_or(0), line.flag("attempts"));
                 task.map_or_else(|| "not found".to_owned(), |task| render::task(&task))
             }
             "explain" => {
-                let explained = self.state.explain(job, ordinal, &pools);
+                let explained = state.explain(job, ordinal, &pools);
                 explained.map_or_else(|| "not found".to_owned(), |explained| render::explanation(&explained))
             }
             "feasible" => {
                 Pool::feasible(&pools, &resources(line, 1), &[]).map_or_else(|most| most, |()| "yes".to_owned())
             }
-            "worker" => render::worker(&self.state.worker(line.get("name").unwrap()).unwrap()),
+            "worker" => render::worker(&state.worker(line.get("name").unwrap()).unwrap()),
             "queue" => {
-                let queue = self.state.queue(line.get("name").unwrap_or("default"));
+                let queue = state.queue(line.get("name").unwrap_or("default"));
                 queue.map_or_else(|| "not found".to_owned(), |queue| render::queue(&queue))
             }
             "licenses" => {
                 let one = |one: License| format!("{} {} of {}", one.name, one.used, one.total);
-                let all: Vec<String> = self.state.licenses().into_iter().map(one).collect();
+                let all: Vec<String> = state.licenses().into_iter().map(one).collect();
                 if all.is_empty() { "none".to_owned() } else { all.join("; ") }
             }
-            "instructions" => render::instructions(&self.state.instructions_of(line.number("session").unwrap())),
+            "instructions" => render::instructions(&state.instructions_of(line.number("session").unwrap())),
             "logs" => {
                 let attempt = line.number("attempt").unwrap_or(0) as u32;
-                format!("{:?}", self.state.logs(job, ordinal.unwrap_or(0), attempt))
+                format!("{:?}", state.logs(job, ordinal.unwrap_or(0), attempt))
             }
-            "outputs" => render::published(self.state.published(job, ordinal.unwrap_or(0))),
-            "timer" => format!("{:?}", self.state.next_timer_ms()),
+            "outputs" => render::published(state.published(job, ordinal.unwrap_or(0))),
+            "timer" => format!("{:?}", state.next_timer_ms()),
             verb => panic!("unknown verb: {verb}"),
         }
     }
