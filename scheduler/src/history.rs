@@ -31,13 +31,16 @@ pub struct Segment {
     pub jobs: u32,
 }
 
+/// All segments of a history: that at position 0 is number 1. A clone costs next to nothing.
+pub type Segments = Vector<Segment>;
+
 #[derive(Debug, Clone)]
 pub(crate) struct History {
     /// Jobs leave when they ended longer ago...
     pub keep_ms: u64,
     /// ...or when there are more of them.
     pub keep_jobs: u64,
-    pub segments: Vector<Segment>,
+    pub segments: Segments,
     /// How many of them, from the first, are settled.
     pub settled: u32,
     /// Jobs that were written, whole, and have not left.
@@ -104,7 +107,7 @@ impl History {
 
 impl State {
     /// All segments; that at position 0 is number 1.
-    pub fn segments(&self) -> &Vector<Segment> {
+    pub fn segments(&self) -> &Segments {
         &self.history.segments
     }
 

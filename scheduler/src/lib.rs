@@ -37,7 +37,7 @@ mod view;
 
 pub use check::Violation;
 pub use explain::Pool;
-pub use history::{Archive, Detail, Segment};
+pub use history::{Archive, Detail, Segment, Segments};
 pub use job::Gone;
 pub use outcome::{Applied, Decided, End, Event, Outcome, SessionEnd, Verdict};
 pub use plan::{Cursor, Plan, plan};

@@ -12,6 +12,7 @@ use crate::{
     calls::Calls,
     clock::Clock,
     grants::Specs,
+    history::History,
     limits,
     logs::Logs,
     marks::Marks,
@@ -59,6 +60,7 @@ pub struct Core {
     pub(crate) specs: Specs,
     pub(crate) planning: Planning,
     pub(crate) marks: Marks,
+    pub(crate) history: History,
     snapshots: Snapshots,
     /// No new work is taken while this coordinator leads.
     pub(crate) disk_is_low: bool,
@@ -83,6 +85,8 @@ enum Parked {
 #[derive(Debug, Default)]
 struct Snapshots {
     running: bool,
+    /// Waits until segments up to this one, which it relies on, are on the disk.
+    waiting: Option<(u32, Output)>,
     wanted: bool,
     bytes: u64,
     commands: u64,
@@ -116,7 +120,7 @@ pub struct Figures {
 impl Core {
     /// A core that follows, with everything up to `index` in `state`.
     pub fn new(settings: Settings, index: u64, state: State) -> Self {
-        Self {
+        let mut core = Self {
             settings,
             state,
             applied: index,
@@ -132,6 +136,7 @@ impl Core {
             specs: Specs::default(),
             planning: Planning::default(),
             marks: Marks::default(),
+            history: History::default(),
             snapshots: Snapshots::default(),
             disk_is_low: false,
             tick_flying: false,
@@ -140,7 +145,9 @@ impl Core {
             figures: Figures::default(),
             now_ms: 0,
             wall_ms: 0,
-        }
+        };
+        core.check_rules();
+        core
     }
 
     /// The replicated state as far as it is applied here.
@@ -201,6 +208,8 @@ impl Core {
             Input::SnapshotWanted => self.snapshots.wanted = true,
             Input::DiskLow(low) => self.disk_is_low = low,
             Input::Digested { index, digest, took_ms } => self.digested(index, digest, took_ms),
+            Input::SegmentsHeld { first, last } => self.segments_held(first, last),
+            Input::HistoryRead { ticket, archives } => self.history_read(ticket, archives),
             Input::Reported(report) => self.reported(&report),
             Input::Tick => {}
         }
@@ -216,13 +225,30 @@ impl Core {
             self.plan();
             self.fire_timers(clock);
             self.propose_mark();
+            self.tend_history();
             self.propose(clock);
             self.begin_round();
             self.feed_watches();
         }
         self.tend_marks();
+        self.keep_segments();
         self.take_snapshot();
         std::mem::take(&mut self.outputs)
+    }
+
+    pub(crate) fn wall_ms(&self) -> i64 {
+        self.wall_ms.max(self.state.wall_ms())
+    }
+
+    /// A member that doesn't follow the rules of the grid stops, before it takes them for others.
+    fn check_rules(&mut self) -> bool {
+        let (rules, newest) = (self.state.rules_version(), self.settings.newest_rules);
+        if rules > newest {
+            let reason =
+                format!("the grid follows rules {rules}, this coordinator no more than {newest}: run a newer release");
+            self.outputs.push(Output::Halt { reason });
+        }
+        rules <= newest
     }
 
     fn set_time(&mut self, now_ms: u64, wall_ms: i64) {
@@ -238,7 +264,12 @@ impl Core {
             self.applied = index;
         } else {
             match proto::entry::decode(data) {
-                Ok(entry) => self.apply(index, term, &entry, data.len()),
+                Ok(entry) => {
+                    self.apply(index, term, &entry, data.len());
+                    if !self.check_rules() {
+                        return;
+                    }
+                }
                 Err(unreadable) => {
                     self.outputs.push(Output::Halt { reason: format!("index {index}: {unreadable}") });
                     return;
@@ -260,6 +291,7 @@ impl Core {
         self.figures.applied_entries += 1;
         self.figures.applied_commands += entry.commands.len() as u64;
         self.figures.rejected_commands += applied.outcomes.iter().filter(|outcome| outcome.is_err()).count() as u64;
+        self.store_segments(&applied.events);
         self.watches.note(index, &applied.events);
         if self.leads() {
             self.route(index, &applied.events);
@@ -307,7 +339,11 @@ impl Core {
         self.watches = Watches::beginning(index);
         self.specs = Specs::default();
         self.marks.restored();
-        self.snapshots = Snapshots { running: self.snapshots.running, ..Snapshots::default() };
+        self.history.restored();
+        // One that waits was never asked for.
+        let running = self.snapshots.running && self.snapshots.waiting.is_none();
+        self.snapshots = Snapshots { running, ..Snapshots::default() };
+        self.check_rules();
         self.outputs.push(Output::Applied { index });
     }
 
@@ -334,6 +370,7 @@ impl Core {
         self.planning = Planning::default();
         self.tick_flying = false;
         self.marks.take_office();
+        self.history.take_office();
         for (call, parked) in std::mem::take(&mut self.parked) {
             match parked {
                 Parked::Call(caller, request) => self.open(call, caller, request),
@@ -443,12 +480,17 @@ impl Core {
         let due = self.snapshots.bytes >= self.settings.snapshot_bytes
             || self.snapshots.commands >= self.settings.snapshot_commands
             || self.snapshots.wanted;
-        if !due || self.snapshots.running || self.snapshots.term == 0 {
-            return;
+        if due && !self.snapshots.running && self.snapshots.term > 0 {
+            let (index, term) = (self.state.applied_index(), self.snapshots.term);
+            let snapshot = Output::Snapshot { index, term, state: Box::new(self.state.clone()) };
+            let waiting = Some((self.state.segments().len() as u32, snapshot));
+            self.snapshots = Snapshots { running: true, waiting, term, ..Snapshots::default() };
         }
-        let (index, term) = (self.state.applied_index(), self.snapshots.term);
-        self.snapshots = Snapshots { running: true, term, ..Snapshots::default() };
-        self.outputs.push(Output::Snapshot { index, term, state: Box::new(self.state.clone()) });
+        // The log that cut them is dropped behind it.
+        let history = &self.history;
+        if let Some((_, snapshot)) = self.snapshots.waiting.take_if(|(through, _)| history.has_stored(*through)) {
+            self.outputs.push(snapshot);
+        }
     }
 
     pub(crate) fn respond(&mut self, call: CallId, response: call_response::Response) {
@@ -482,6 +524,7 @@ impl Core {
         self.watches.remove(call);
         self.logs.remove(call);
         self.streams.remove(call);
+        self.history.remove(call);
     }
 
     pub(crate) fn count_grants(&mut self, tasks: u64) {

@@ -51,7 +51,8 @@ impl Core {
             | Asked::SetFairShare(_)
             | Asked::SetLicense(_)
             | Asked::CordonWorker(_)
-            | Asked::UncordonWorker(_) => self.operate(call, &caller, request),
+            | Asked::UncordonWorker(_)
+            | Asked::SetHistory(_) => self.operate(call, &caller, request),
             Asked::Mark(_) => {
                 self.proposals.push_urgent(Command::Mark(Mark::default()), Waiter::Mark(call));
                 Ok(())
@@ -82,6 +83,7 @@ impl Core {
             | Asked::ListWorkers(_)
             | Asked::GetFairShare(_)
             | Asked::ListLicenses(_)
+            | Asked::GetHistory(_)
             | Asked::FetchBlob(_) => {
                 self.reads.push(Reader::Query { call, caller, request });
                 Ok(())
@@ -242,7 +244,8 @@ impl Core {
 
     /// The ordinals of a selection. A job that isn't in the state yet may be in an entry on its way: the rules say then.
     fn select(&self, job: u64, ranges: &[IndexRange]) -> Result<Vec<proto::internal::OrdinalRange>, Refusal> {
-        if ranges.is_empty() {
+        // Nothing can be done to a job in the history, whichever of its tasks are meant: the rules say what is answered.
+        if ranges.is_empty() || self.state.gone(job).is_some() {
             return Ok(Vec::new());
         }
         let known = self.state.ranges(job).ok_or_else(|| refusal::job_not_found(job))?;
@@ -280,6 +283,7 @@ impl Core {
         match waiter {
             Waiter::Nobody | Waiter::Expiry(_) | Waiter::Reclaim(_) => {}
             Waiter::Plan => self.planning.settled(),
+            Waiter::Upkeep => self.upkeep_ended(false),
             Waiter::OpenSession(call) => self.session_opened(call, outcome),
             Waiter::Resume(call) => self.session_resumed(call),
             Waiter::Report { call } => self.report_decided(call, outcome),
@@ -291,7 +295,7 @@ impl Core {
             | Waiter::Cancel(call)
             | Waiter::Thing(call)
             | Waiter::Mark(call) => match outcome {
-                Ok(outcome) => self.answer_write(call, &waiter, outcome),
+                Ok(outcome) => self.answer_write(call, waiter, outcome),
                 // Its parts got lost with a change of leader: the client sends all of it again.
                 Err(rejection) if rejection.reason == "PART_NOT_FOUND" => {
                     self.finish(call, Err(refusal::leader_changed()));
@@ -301,10 +305,12 @@ impl Core {
         }
     }
 
-    fn answer_write(&mut self, call: CallId, waiter: &Waiter, outcome: Outcome) {
+    pub(crate) fn answer_write(&mut self, call: CallId, waiter: Waiter, outcome: Outcome) {
+        let Some((waiter, outcome)) = self.fetch_for_write(call, waiter, outcome) else { return };
+        let job_of = |job: u64| self.state_for(call, job).job(job);
         let response = match outcome {
             Outcome::Jobs { first, count, duplicate } => {
-                let jobs = (first..first + u64::from(count)).filter_map(|job| self.state.job(job));
+                let jobs = (first..first + u64::from(count)).filter_map(job_of);
                 let mut jobs: Vec<v1::Job> = jobs.map(|job| v1::Job { duplicate, ..job }).collect();
                 if matches!(waiter, Waiter::Jobs(_)) {
                     Some(Response::SubmitJobs(v1::SubmitJobsResponse { jobs }))
@@ -312,13 +318,13 @@ impl Core {
                     jobs.pop().map(Response::Job)
                 }
             }
-            Outcome::Job(job) => self.state.job(job).map(Response::Job),
+            Outcome::Job(job) => job_of(job).map(Response::Job),
             Outcome::Blob(hash) => {
                 let hash = Bytes::copy_from_slice(&hash);
                 Some(Response::UploadBlob(v1::UploadBlobResponse { hash }))
             }
             Outcome::Cancelled { job, count, note } => {
-                let job = self.state.job(job);
+                let job = job_of(job);
                 Some(Response::CancelJob(v1::CancelJobResponse { job, cancelled: count, note }))
             }
             Outcome::Worker(name) => self.state.worker(&name).map(Response::Worker),
@@ -334,6 +340,7 @@ impl Core {
             Outcome::Nothing | Outcome::Count(_) if matches!(waiter, Waiter::Mark(_)) => {
                 Some(Response::Mark(MarkResponse { index: self.applied_index() }))
             }
+            Outcome::History => Some(Response::History(self.history_view())),
             Outcome::Nothing
             | Outcome::Count(_)
             | Outcome::Session(_)
@@ -357,6 +364,7 @@ impl Core {
             Waiter::Expiry(session) => self.expiry_lost(session),
             Waiter::Reclaim(session) => self.reclaim_lost(session),
             Waiter::Plan => self.planning.dropped(self.now_ms),
+            Waiter::Upkeep => self.upkeep_ended(true),
             Waiter::Job(call)
             | Waiter::Jobs(call)
             | Waiter::Blob(call)

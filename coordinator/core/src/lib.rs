@@ -12,6 +12,7 @@ mod calls;
 mod clock;
 mod disk;
 mod grants;
+mod history;
 mod jobs;
 pub mod limits;
 mod logs;
@@ -36,10 +37,12 @@ pub use core::{Core, Figures};
 pub use permissions::allows;
 pub use settings::Settings;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proto::internal::{Caller, MemberReport, Refusal, call_request, call_response};
 use proto::v1::{StreamJobsRequest, WorkerMessage};
-use scheduler::State;
+use scheduler::{Archive, Segment, Segments, State};
 
 /// One call of a client or worker, unary or streaming, wherever it entered the grid. Its server draws the number; no
 /// number is used twice in the life of a process.
@@ -80,6 +83,10 @@ pub enum Input {
     DiskLow(bool),
     /// The digest that [`Output::Digest`] asked for, and how long it took.
     Digested { index: u64, digest: [u8; 32], took_ms: u64 },
+    /// These segments of the history are on this coordinator's disk.
+    SegmentsHeld { first: u32, last: u32 },
+    /// What [`Output::ReadHistory`] asked for, in its order; nothing when a segment can't be had now, from any member.
+    HistoryRead { ticket: u64, archives: Option<Vec<Arc<Archive>>> },
     /// Another member says how it stands; the surroundings have checked that it is the one.
     Reported(Box<MemberReport>),
     /// Time has passed; at least every 50 ms.
@@ -103,6 +110,13 @@ pub enum Output {
     Snapshot { index: u64, term: u64, state: Box<State> },
     /// Compute the digest of this state in the background; at most one at a time is asked for.
     Digest { index: u64, state: Box<State> },
+    /// Store this segment of the history on this coordinator's disk.
+    StoreSegment { number: u32, data: Bytes },
+    /// All segments that must be on this coordinator's disk, that at position 0 is number 1: say which are there, and
+    /// fetch the others from other members.
+    KeepSegments { segments: Segments },
+    /// Read these segments, compare their checksums, and decode them; a damaged or missing one is fetched first.
+    ReadHistory { ticket: u64, segments: Vec<(u32, Segment)> },
     /// Tell every other member. One that arrives late, or not at all, is made up for by the next.
     Report(MemberReport),
     /// The replicas differ after this index and nobody has a majority: a human must look. Absent: they agree again.

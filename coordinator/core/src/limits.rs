@@ -99,5 +99,11 @@ pub const COMPARED_MARKS: usize = 16;
 /// Milliseconds after which a member says again how it stands.
 pub const REPORT_MS: u64 = 1_000;
 
+/// Segments of the history that are read for one page of jobs.
+pub const SEGMENTS_PER_PAGE: usize = 8;
+
+/// Segments that are cut before a majority has them.
+pub const UNSETTLED_SEGMENTS: u32 = 8;
+
 /// Milliseconds until a round that was not confirmed is begun anew.
 pub const READ_ROUND_MS: u64 = 1_000;

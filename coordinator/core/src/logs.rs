@@ -9,7 +9,7 @@ use proto::internal::{StoredLog, call_response::Response};
 use proto::v1::{
     AttemptKey, LogData, LogStream, ReadLog, ReadLogsRequest, ReadLogsResponse, TaskState, coordinator_message::Message,
 };
-use scheduler::Event;
+use scheduler::{Detail, Event};
 
 use crate::{CallId, core::Core, limits, refusal};
 
@@ -74,6 +74,13 @@ impl Logs {
         }
     }
 
+    /// What a read waited for is there.
+    pub(crate) fn stir(&mut self, call: CallId) {
+        if self.reads.contains_key(&call) {
+            self.stirred.insert(call);
+        }
+    }
+
     /// Something happened to tasks that may be read.
     pub(crate) fn wake(&mut self, events: &[Event]) {
         if self.reads.is_empty() {
@@ -128,13 +135,14 @@ enum Step {
 
 impl Core {
     pub(crate) fn read_logs(&mut self, call: CallId, request: &ReadLogsRequest) {
-        let Some(ranges) = self.state.ranges(request.job_id) else {
+        let state = self.state_for(call, request.job_id);
+        let Some(ranges) = state.ranges(request.job_id) else {
             return self.finish(call, Err(refusal::job_not_found(request.job_id)));
         };
         let Some(ordinal) = proto::ranges::ordinal_of(ranges, request.index) else {
             return self.finish(call, Err(task_not_found(request.job_id, request.index)));
         };
-        let latest = self.state.task(request.job_id, ordinal, false).map_or(0, |task| task.attempt);
+        let latest = state.task(request.job_id, ordinal, false).map_or(0, |task| task.attempt);
         if request.attempt > latest {
             let message = format!("task {}.{} has no attempt {}", request.job_id, request.index, request.attempt);
             let hint = "see its attempts with `millgrid show --tasks --attempts`";
@@ -170,8 +178,13 @@ impl Core {
 
     fn go_on(&mut self, call: CallId) {
         loop {
+            // The job may have ended and left since the read began.
+            let Some(job) = self.logs.reads.get(&call).map(|read| read.job) else { return };
+            if !self.has_or_fetches(call, [job], Detail::Tasks) {
+                return;
+            }
             let Some(read) = self.logs.reads.get(&call) else { return };
-            match self.next_step(read) {
+            match self.next_step(call, read) {
                 Step::Wait => return,
                 Step::Ask { session, ended } => return self.ask(call, session, ended),
                 Step::Stored { session, bundle, stdout_bytes, stderr_bytes } => {
@@ -191,11 +204,12 @@ impl Core {
         }
     }
 
-    fn next_step(&self, read: &Read) -> Step {
+    fn next_step(&self, call: CallId, read: &Read) -> Step {
         if read.streams.iter().all(|stream| stream.ended) || read.attempt == 0 {
-            return self.behind_attempt(read);
+            return self.behind_attempt(call, read);
         }
-        let Some(location) = self.state.logs(read.job, read.ordinal, read.attempt) else { return Step::Lost };
+        let location = self.state_for(call, read.job).logs(read.job, read.ordinal, read.attempt);
+        let Some(location) = location else { return Step::Lost };
         if self.sessions.stream_of(location.session).is_some() {
             Step::Ask { session: location.session, ended: location.ended }
         } else if !location.ended && self.state.session(location.session).is_some() {
@@ -213,9 +227,9 @@ impl Core {
     }
 
     /// What comes when an attempt was read to its end, or there is none yet.
-    fn behind_attempt(&self, read: &Read) -> Step {
-        let Some(task) = self.state.task(read.job, read.ordinal, false).filter(|_| read.follow && read.only.is_none())
-        else {
+    fn behind_attempt(&self, call: CallId, read: &Read) -> Step {
+        let task = self.state_for(call, read.job).task(read.job, read.ordinal, false);
+        let Some(task) = task.filter(|_| read.follow && read.only.is_none()) else {
             return Step::Done;
         };
         let over = matches!(
@@ -266,11 +280,14 @@ impl Core {
         self.logs.stirred.insert(call);
         if data.gone {
             let (job, ordinal, attempt) = (read.job, read.ordinal, read.attempt);
-            match self.state.logs(job, ordinal, attempt).filter(|location| location.ended) {
+            let state = self.history.moved(call, job).unwrap_or(&self.state);
+            match state.logs(job, ordinal, attempt).filter(|location| location.ended) {
                 Some(location) => {
                     let (session, bundle) = (location.session, location.bundle);
                     self.refer_to_store(call, session, bundle, location.stdout_bytes, location.stderr_bytes);
                 }
+                // It has left: what there is to know of it is fetched first.
+                None if self.state.gone(job).is_some() => {}
                 // Its end is on the way: the event of it stirs this read again.
                 None => {
                     self.logs.stirred.remove(&call);

@@ -68,6 +68,11 @@ impl Marks {
         }
     }
 
+    /// Something that the others should know has changed.
+    pub(crate) fn tell(&mut self) {
+        self.untold = true;
+    }
+
     /// The state was replaced: what waits is of one that is gone.
     pub(crate) fn restored(&mut self) {
         self.waiting = None;
@@ -134,6 +139,7 @@ impl Core {
         if report.cluster_id != self.settings.cluster_id || !self.settings.members.contains(&report.from) {
             return;
         }
+        self.history.note(report.from, report.held_segments, report.newest_rules);
         let other = self.marks.others.entry(report.from).or_default();
         if other.boot != report.boot {
             // What it read back from its disk has not been compared with anybody's.
@@ -183,6 +189,8 @@ impl Core {
             from: self.settings.member,
             boot: self.settings.proposer,
             marks: self.marks.own.iter().map(said).collect(),
+            held_segments: self.history.held_through(),
+            newest_rules: self.settings.newest_rules,
         }
     }
 

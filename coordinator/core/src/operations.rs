@@ -1,8 +1,8 @@
 //! What operators set, and what submitters change of a job: from requests to commands.
 
 use proto::internal::{
-    Caller, CreateQueue, DeleteQueue, Refusal, SetCordon, SetFairShare, SetJob, SetLicense, SetQueue, call_request,
-    command::Command,
+    Caller, CreateQueue, DeleteQueue, Refusal, SetCordon, SetFairShare, SetHistory, SetJob, SetLicense, SetQueue,
+    call_request, command::Command,
 };
 use proto::v1;
 
@@ -76,6 +76,12 @@ impl Core {
                 let request = Some(stamp(caller, id, &asked));
                 let reason = String::new();
                 Command::SetCordon(SetCordon { request, worker: asked.name, cordoned: false, reason })
+            }
+            Asked::SetHistory(mut asked) => {
+                let id = std::mem::take(&mut asked.request_id);
+                let request = Some(stamp(caller, id, &asked));
+                let keep_ms = duration_ms(asked.keep.as_ref(), "keep")?;
+                Command::SetHistory(SetHistory { request, keep_ms, keep_jobs: asked.keep_jobs })
             }
             _ => return Ok(()),
         };

@@ -41,6 +41,8 @@ pub fn allows(request: &Request) -> &'static [Role] {
         | Request::SetLicense(_)
         | Request::CordonWorker(_)
         | Request::UncordonWorker(_)
+        | Request::GetHistory(_)
+        | Request::SetHistory(_)
         | Request::TransferLeader(_) => CLIENTS,
         // A worker resolves `job:N/PATH` inputs by it.
         Request::ListOutputs(_) => CLIENTS_AND_WORKERS,

@@ -46,6 +46,8 @@ pub(crate) enum Waiter {
     /// This session is to drain: its machine is taken back.
     Reclaim(u64),
     Plan,
+    /// The leader's own upkeep of the history and of the rules.
+    Upkeep,
 }
 
 #[derive(Debug)]

@@ -21,18 +21,26 @@ impl Core {
         if !self.calls.contains(call) {
             return;
         }
+        let Some((caller, request)) = self.fetch_first(call, caller.clone(), request) else { return };
+        let caller = &caller;
         let answer = match request {
             Asked::WatchJobs(request) => return self.begin_watch(call, request),
             Asked::ReadLogs(request) => return self.read_logs(call, &request),
             Asked::FetchBlob(request) => return self.fetch_blob(call, &request),
             Asked::PlanJobs(request) => self.plan_jobs(request).map(Response::PlanJobs),
-            Asked::GetJob(request) => self.get_job(caller, &request).map(Response::Job),
-            Asked::ListJobs(request) => list_jobs(&self.state, caller, request).map(Response::ListJobs),
-            Asked::ListTasks(request) => list_tasks(&self.state, &request).map(Response::ListTasks),
-            Asked::ListOutputs(request) => {
-                list_outputs(&self.state, &self.settings.grid_prefix, &request).map(Response::ListOutputs)
+            Asked::GetJob(request) => self.get_job(call, caller, &request).map(Response::Job),
+            Asked::ListJobs(request) => match self.answer_list(call, caller.clone(), request) {
+                Ok(()) => return,
+                Err(refused) => Err(refused),
+            },
+            Asked::ListTasks(request) => {
+                list_tasks(self.state_for(call, request.job_id), &request).map(Response::ListTasks)
             }
-            Asked::ExplainJob(request) => self.explain(&request).map(Response::Explanation),
+            Asked::ListOutputs(request) => {
+                list_outputs(self.state_for(call, request.job_id), &self.settings.grid_prefix, &request)
+                    .map(Response::ListOutputs)
+            }
+            Asked::ExplainJob(request) => self.explain(call, &request).map(Response::Explanation),
             Asked::GetQueue(request) => {
                 let hint = "see the queues with `millgrid queue ls`";
                 let missing = || refusal::not_found("name", format!("queue `{}` doesn't exist", request.name), hint);
@@ -51,6 +59,7 @@ impl Core {
             Asked::ListLicenses(_) => {
                 Ok(Response::ListLicenses(v1::ListLicensesResponse { licenses: self.state.licenses() }))
             }
+            Asked::GetHistory(_) => Ok(Response::History(self.history_view())),
             Asked::ListWorkers(request) => Ok(Response::ListWorkers(list_workers(&self.state, &request))),
             // Writes never wait for a read.
             Asked::SubmitJob(_)
@@ -69,6 +78,7 @@ impl Core {
             | Asked::SetLicense(_)
             | Asked::CordonWorker(_)
             | Asked::UncordonWorker(_)
+            | Asked::SetHistory(_)
             | Asked::WorkerConnect(_)
             | Asked::StreamConnect(_)
             | Asked::Mark(_)
@@ -88,28 +98,30 @@ impl Core {
         self.watch(call, request);
     }
 
-    fn get_job(&self, caller: &Caller, request: &v1::GetJobRequest) -> Result<v1::Job, Refusal> {
+    fn get_job(&self, call: CallId, caller: &Caller, request: &v1::GetJobRequest) -> Result<v1::Job, Refusal> {
         let id = if request.last {
             let missing = || refusal::not_found("last", "you have not submitted a job yet", "submit one first");
             self.state.newest_job_of(&caller.name).ok_or_else(missing)?
         } else {
             request.job_id
         };
-        let mut job = self.state.job(id).ok_or_else(|| refusal::job_not_found(id))?;
-        let spec = self.state.spec(id).zip(self.state.submission(id));
+        let state = self.state_for(call, id);
+        let mut job = state.job(id).ok_or_else(|| refusal::job_not_found(id))?;
+        let spec = state.spec(id).zip(state.submission(id));
         job.spec = spec.and_then(|(spec, view)| submission::write(&spec, &view));
         Ok(job)
     }
 
-    fn explain(&self, request: &v1::ExplainJobRequest) -> Result<v1::Explanation, Refusal> {
-        let ranges = self.state.ranges(request.job_id).ok_or_else(|| refusal::job_not_found(request.job_id))?;
+    fn explain(&self, call: CallId, request: &v1::ExplainJobRequest) -> Result<v1::Explanation, Refusal> {
+        let state = self.state_for(call, request.job_id);
+        let ranges = state.ranges(request.job_id).ok_or_else(|| refusal::job_not_found(request.job_id))?;
         let ordinal = match request.index {
             Some(index) => {
                 Some(proto::ranges::ordinal_of(ranges, index).ok_or_else(|| task_not_found(request.job_id, index))?)
             }
             None => None,
         };
-        let explanation = self.state.explain(request.job_id, ordinal, &self.settings.pools);
+        let explanation = state.explain(request.job_id, ordinal, &self.settings.pools);
         explanation.ok_or_else(|| refusal::job_not_found(request.job_id))
     }
 
@@ -139,7 +151,12 @@ fn token<T: ToString>(next: Option<T>) -> String {
     next.map(|next| next.to_string()).unwrap_or_default()
 }
 
-fn list_jobs(state: &State, caller: &Caller, request: v1::ListJobsRequest) -> Result<v1::ListJobsResponse, Refusal> {
+/// A page of jobs, and the job in the history, not at hand, at which it ends before its time.
+pub(crate) fn list_jobs(
+    state: &State,
+    caller: &Caller,
+    request: &v1::ListJobsRequest,
+) -> Result<(v1::ListJobsResponse, Option<u64>), Refusal> {
     let before = page_start(&request.page_token)?;
     let states: Vec<JobState> = request.states().collect();
     let created_after_ms =
@@ -148,13 +165,13 @@ fn list_jobs(state: &State, caller: &Caller, request: v1::ListJobsRequest) -> Re
         owner: (!request.all).then(|| caller.name.clone()),
         ended: request.all,
         states,
-        queue: request.queue,
-        labels: request.labels,
+        queue: request.queue.clone(),
+        labels: request.labels.clone(),
         created_after_ms,
     };
     let limit = page_size(request.page_size, limits::DEFAULT_PAGE_SIZE);
-    let (jobs, next) = state.jobs(&filter, before, limit);
-    Ok(v1::ListJobsResponse { jobs, next_page_token: token(next) })
+    let page = state.jobs(&filter, before, limit);
+    Ok((v1::ListJobsResponse { jobs: page.jobs, next_page_token: token(page.next) }, page.missing))
 }
 
 fn list_tasks(state: &State, request: &v1::ListTasksRequest) -> Result<v1::ListTasksResponse, Refusal> {

@@ -29,6 +29,11 @@ pub struct Settings {
     pub session_expiry_ms: u64,
     /// A new leader waits so long, from the first entry of its term, for sessions that it hasn't heard of yet.
     pub failover_expiry_ms: u64,
+    /// The newest version of the rules that this member follows, 1 to [`scheduler::NEWEST_RULES`]. Below the newest, the
+    /// grid's rules aren't raised, so that an older release can take over again.
+    pub newest_rules: u32,
+    /// Ended jobs that are due wait so long for company before they move to the history together.
+    pub cut_pause_ms: u64,
     /// Applied bytes between two snapshots.
     pub snapshot_bytes: u64,
     /// Applied commands between two snapshots, so that a restart is bounded.
@@ -51,6 +56,8 @@ impl Settings {
             silent_after_ms: 15_000,
             session_expiry_ms: 35_000,
             failover_expiry_ms: 60_000,
+            newest_rules: scheduler::NEWEST_RULES,
+            cut_pause_ms: 60_000,
             snapshot_bytes: 64 << 20,
             snapshot_commands: 500_000,
         }

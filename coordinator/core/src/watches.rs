@@ -13,6 +13,7 @@ use scheduler::Event;
 use crate::{
     CallId,
     core::Core,
+    history::detail_of,
     limits,
     refusal::{self, invalid},
 };
@@ -150,7 +151,7 @@ impl Core {
                 return self.finish(call, Err(refused));
             }
         };
-        if let Some(missing) = request.job_ids.iter().find(|job| self.state.job(**job).is_none()) {
+        if let Some(missing) = request.job_ids.iter().find(|job| self.state_for(call, **job).job(**job).is_none()) {
             return self.finish(call, Err(refusal::job_not_found(*missing)));
         }
         let mut watcher = Watcher {
@@ -171,7 +172,7 @@ impl Core {
                 }
             }
             _ => {
-                let jobs = watcher.jobs.iter().filter_map(|job| self.state.job(*job)).collect();
+                let jobs = watcher.jobs.iter().filter_map(|job| self.state_for(call, *job).job(*job)).collect();
                 let index = self.watches.noted;
                 let resume_token = self.resume_token(index);
                 watcher.untaken = 1;
@@ -192,6 +193,15 @@ impl Core {
         let calls: Vec<CallId> =
             self.watches.watchers.iter().filter(|(_, watcher)| ready(watcher)).map(|(call, _)| *call).collect();
         for call in calls {
+            let Some(watcher) = self.watches.watchers.get(&call) else { continue };
+            if self.state.moved_jobs() > 0 {
+                // What ended may have left before its reader had room.
+                let changed = watcher.changed_jobs.iter().chain(watcher.changed_tasks.keys()).copied();
+                let (changed, detail): (Vec<u64>, _) = (changed.collect(), detail_of(watcher.tasks));
+                if !self.has_or_fetches(call, changed, detail) {
+                    continue;
+                }
+            }
             let Some(watcher) = self.watches.watchers.get_mut(&call) else { continue };
             let changed_jobs = std::mem::take(&mut watcher.changed_jobs);
             let mut tasks = Vec::new();
@@ -204,17 +214,23 @@ impl Core {
                     watcher.changed_tasks.insert(job, later);
                 }
                 let ordinals = now.iter().flat_map(|range| range.first..range.first + range.count);
-                tasks.extend(ordinals.filter_map(|ordinal| self.state.task(job, ordinal, false)));
+                let state = self.history.moved(call, job).unwrap_or(&self.state);
+                tasks.extend(ordinals.filter_map(|ordinal| state.task(job, ordinal, false)));
             }
             // A job's end is told last: whoever sees it has seen its tasks.
             let jobs = if watcher.changed_tasks.is_empty() {
-                changed_jobs.iter().filter_map(|job| self.state.job(*job)).collect()
+                let state = |job| self.history.moved(call, job).unwrap_or(&self.state);
+                changed_jobs.iter().filter_map(|job| state(*job).job(*job)).collect()
             } else {
                 watcher.changed_jobs = changed_jobs;
                 Vec::new()
             };
             // A token in the middle of an index would lose its rest.
             let whole = watcher.changed_tasks.is_empty();
+            if whole {
+                // What has left was shown to its end: it can't change any more.
+                self.history.remove(call);
+            }
             watcher.untaken += 1;
             let resume_token = if whole { self.resume_token(index) } else { String::new() };
             let response = WatchJobsResponse { resume_token, index, reset: false, jobs, tasks };

@@ -13,7 +13,7 @@ use proto::internal::{HistoryPiece, StateTasks, history_piece::Piece, state_task
 
 use crate::{
     Malformed, State,
-    job::{Chunk, Gone, Job, Published},
+    job::{Chunk, Gone, Job, Jobs, Published},
     limits,
     snapshot::{read_chunk, read_job, read_published, read_terms},
 };
@@ -137,6 +137,14 @@ impl State {
             segments.insert(gone.first_segment);
         }
         segments
+    }
+
+    /// A job that has left, alone in a state of its own, if all of it that is asked for is in these segments.
+    pub fn moved_job(&self, job: u64, archives: &[Arc<Archive>], detail: Detail) -> Result<Option<Self>, Malformed> {
+        let Some(record) = self.with_archives(archives, detail)?.jobs.shared(job).cloned() else { return Ok(None) };
+        // Sessions keep their numbers for ever, and workers their names.
+        let session_workers = self.session_workers.clone();
+        Ok(Some(Self { session_workers, jobs: Jobs::alone(job, record), ..Self::new() }))
     }
 
     /// This state with all jobs of these segments that have left it put back, to be looked at alone: its indexes don't

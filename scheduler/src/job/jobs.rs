@@ -13,6 +13,8 @@ pub(crate) const SHARD: usize = 512;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Jobs {
     shards: Vec<Arc<Shard>>,
+    /// Shards that are not there in front of them: only where one job was taken out, to be looked at.
+    base: usize,
     len: u64,
     /// Derived: how many have not left.
     here: u64,
@@ -81,12 +83,20 @@ impl Shard {
     }
 }
 
-fn place_of(id: u64) -> Option<(usize, usize)> {
-    let position = usize::try_from(id.checked_sub(1)?).ok()?;
-    Some((position / SHARD, position % SHARD))
-}
-
 impl Jobs {
+    fn place_of(&self, id: u64) -> Option<(usize, usize)> {
+        let position = usize::try_from(id.checked_sub(1)?).ok()?;
+        Some(((position / SHARD).checked_sub(self.base)?, position % SHARD))
+    }
+
+    /// One job alone, under its number.
+    pub fn alone(id: u64, job: Arc<Job>) -> Self {
+        let base = (id.saturating_sub(1) / SHARD as u64) as usize;
+        let mut jobs = Self { shards: vec![Arc::default()], base, len: id, here: 1 };
+        jobs.put_back(id, job);
+        jobs
+    }
+
     /// How many there ever were: also the number of the newest.
     pub fn len(&self) -> u64 {
         self.len
@@ -97,21 +107,27 @@ impl Jobs {
         self.here
     }
 
+    /// One that has not left, with what it shares.
+    pub fn shared(&self, id: u64) -> Option<&Arc<Job>> {
+        let (shard, position) = self.place_of(id)?;
+        self.shards.get(shard)?.jobs.get(position)?.as_ref()
+    }
+
     /// One that has not left.
     pub fn get(&self, id: u64) -> Option<&Job> {
-        let (shard, position) = place_of(id)?;
+        let (shard, position) = self.place_of(id)?;
         self.shards.get(shard)?.jobs.get(position)?.as_deref()
     }
 
     pub fn get_mut(&mut self, id: u64) -> Option<&mut Job> {
-        let (shard, position) = place_of(id)?;
+        let (shard, position) = self.place_of(id)?;
         let shard = Arc::make_mut(self.shards.get_mut(shard)?);
         shard.jobs.get_mut(position)?.as_mut().map(Arc::make_mut)
     }
 
     /// What is left of one that has left.
     pub fn gone(&self, id: u64) -> Option<Gone> {
-        let (shard, position) = place_of(id)?;
+        let (shard, position) = self.place_of(id)?;
         self.shards.get(shard)?.gone(position)
     }
 
@@ -143,7 +159,7 @@ impl Jobs {
 
     /// Lets a job go.
     pub fn leave(&mut self, id: u64, gone: Gone) -> Option<Arc<Job>> {
-        let (shard, position) = place_of(id)?;
+        let (shard, position) = self.place_of(id)?;
         let shard = Arc::make_mut(self.shards.get_mut(shard)?);
         let job = shard.jobs.get_mut(position)?.take()?;
         shard.note_gone(position, gone);
@@ -153,7 +169,7 @@ impl Jobs {
 
     /// Puts a job that has left back in its place, to be looked at.
     pub fn put_back(&mut self, id: u64, job: Arc<Job>) {
-        let Some((shard, position)) = place_of(id) else { return };
+        let Some((shard, position)) = self.place_of(id) else { return };
         let Some(shard) = self.shards.get_mut(shard).map(Arc::make_mut) else { return };
         if shard.jobs.is_empty() {
             shard.jobs.resize(SHARD, None);
