@@ -10,8 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use imbl::Vector;
-use scheduler::Segment;
+use scheduler::{Segment, Segments};
 
 use crate::{
     ending::Ending,
@@ -55,7 +54,7 @@ impl History {
     }
 
     /// Says which of all `segments` are here, and gets the rest.
-    pub fn keep(&self, segments: Vector<Segment>) {
+    pub fn keep(&self, segments: Segments) {
         let _ = self.keeper.send(keeping::Message::Keep { segments });
     }
 

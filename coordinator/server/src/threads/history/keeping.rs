@@ -9,9 +9,8 @@ use std::{
 
 use bytes::Bytes;
 use coordinator_core::Input;
-use imbl::Vector;
 use replication::Failure;
-use scheduler::Segment;
+use scheduler::Segments;
 use tracing::{info, warn};
 
 use super::Parts;
@@ -31,7 +30,7 @@ pub enum Message {
     /// This segment was cut here.
     Store { number: u32, data: Bytes },
     /// These are all there are.
-    Keep { segments: Vector<Segment> },
+    Keep { segments: Segments },
     /// A reader found the file missing or damaged, and got it.
     Mend { number: u32, data: Bytes },
     /// What came of fetching a missing one.
@@ -228,7 +227,7 @@ impl Thread {
         self.held(first, last);
     }
 
-    fn keep(&mut self, segments: &Vector<Segment>) {
+    fn keep(&mut self, segments: &Segments) {
         self.segments = u32::try_from(segments.len()).expect("segments are numbered by u32");
         self.missing.clear();
         self.unverified.clear();

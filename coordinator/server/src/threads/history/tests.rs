@@ -80,7 +80,7 @@ fn data(number: u32) -> Bytes {
     Bytes::from(format!("segment {number}"))
 }
 
-fn segments(count: u32) -> Vector<Segment> {
+fn segments(count: u32) -> Segments {
     let segment = |number| {
         let Expected { bytes, checksum } = Expected::of(&data(number));
         Segment { index: number.into(), bytes, checksum, jobs: 1 }
