@@ -141,6 +141,12 @@ fn a_list_ends_at_what_is_not_at_hand() {
     assert_eq!(list(&grid.state, None), (vec![5, 4], Some(4), Some(3)));
     assert_eq!(grid.state.segments_below(3, 1).into_iter().collect::<Vec<_>>(), [2]);
     assert_eq!(grid.state.segments_below(3, 9).into_iter().collect::<Vec<_>>(), [1, 2]);
+    // Who doesn't ask for such needs nothing of them.
+    let failed = JobFilter { states: vec![proto::v1::JobState::Failed], ..filter.clone() };
+    let page = grid.state.jobs(&failed, None, 10);
+    assert_eq!((page.jobs.len(), page.next, page.missing), (0, None, None));
+    let open = grid.state.jobs(&JobFilter::default(), None, 10);
+    assert_eq!((open.jobs.len(), open.missing), (3, None));
     let one = grid.state.with_archives(&grid.archives[1..], Detail::Record).unwrap();
     assert_eq!(list(&one, Some(4)), (vec![3], Some(3), Some(2)));
     let all = grid.state.with_archives(&grid.archives, Detail::Record).unwrap();

@@ -6,11 +6,14 @@ use coordinator_core::CallId;
 use proto::internal::call_request::Request;
 use proto::v1::{
     CancelJobRequest, Cause, CreateQueueRequest, Dependency, DependencyCondition, GetJobRequest, IndexRange, JobSpec,
-    Output, QueueSettings, Resources, RetryJobRequest, RetryPolicy, RetryRule, SetJobRequest, SetLicenseRequest,
-    SetQueueRequest, SubmitJobRequest, TaskArray,
+    ListTasksRequest, Output, QueueSettings, Resources, RetryJobRequest, RetryPolicy, RetryRule, SetHistoryRequest,
+    SetJobRequest, SetLicenseRequest, SetQueueRequest, SubmitJobRequest, TaskArray,
 };
 
-use crate::random::Random;
+use crate::{
+    random::Random,
+    workload::{Next, Saturation},
+};
 
 /// Longest time that a client goes on with one operation, microseconds.
 pub(crate) const PATIENCE_US: u64 = 20_000_000;
@@ -32,6 +35,8 @@ pub(crate) struct Operation {
     pub(crate) number: u64,
     pub(crate) request: Request,
     pub(crate) begun_us: u64,
+    /// It is never given up: everything that the seed is about hangs on it.
+    pub(crate) stubborn: bool,
     pub(crate) call: Option<CallId>,
 }
 
@@ -62,10 +67,19 @@ impl Client {
         let pick = |random: &mut Random| jobs[random.below(jobs.len() as u64) as usize];
         let id = format!("{}-{}", self.name, self.operations);
         if let Some(request) = self.set_up(&id, random) {
-            self.operation = Some(Operation { number: self.operations, request, begun_us: now_us, call: None });
-            return;
+            return self.set_about(request, false, now_us);
         }
-        let request = match random.below(24) {
+        let request = match random.below(26) {
+            24 => Request::SetHistory(SetHistoryRequest {
+                request_id: id,
+                keep: Some(prost_duration(random.below(30) * 1_000)),
+                keep_jobs: Some(random.below(5)),
+            }),
+            25 if !jobs.is_empty() => Request::ListTasks(ListTasksRequest {
+                job_id: pick(random),
+                attempts: true,
+                ..ListTasksRequest::default()
+            }),
             22 if !jobs.is_empty() => Request::SetJob(SetJobRequest {
                 request_id: id,
                 job_id: pick(random),
@@ -106,7 +120,31 @@ impl Client {
                 ..RetryJobRequest::default()
             }),
         };
-        self.operation = Some(Operation { number: self.operations, request, begun_us: now_us, call: None });
+        self.set_about(request, false, now_us);
+    }
+
+    fn set_about(&mut self, request: Request, stubborn: bool, now_us: u64) {
+        self.operation = Some(Operation { number: self.operations, request, begun_us: now_us, stubborn, call: None });
+    }
+
+    /// Goes on with keeping queues saturated. Whether there will be anything more to do.
+    pub(crate) fn saturate(
+        &mut self,
+        saturation: &Saturation,
+        number: usize,
+        known: &Known,
+        random: &mut Random,
+        now_us: u64,
+    ) -> bool {
+        match saturation.next(number, self.operations, known, random, now_us) {
+            Next::Ask(request) => {
+                self.operations += 1;
+                self.set_about(*request, number == 0, now_us);
+                true
+            }
+            Next::Wait => true,
+            Next::Rest => false,
+        }
     }
 
     /// Its first operations make the queues and the license that jobs ask for; all clients try.

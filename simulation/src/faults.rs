@@ -1,7 +1,7 @@
 //! What goes wrong, and when.
 
 use bytes::Bytes;
-use proto::internal::{Command, WorkerReport, command};
+use proto::internal::{Command, NoteSilence, WorkerReport, command};
 use proto::v1::{AttemptKey, Report, ReportItem};
 use scheduler::{Instruction, State};
 
@@ -9,13 +9,25 @@ use crate::{
     member::Member,
     network::Place,
     plant::Plant,
+    workload::Faults,
     world::{Event, World},
 };
 
 impl World {
     /// One fault, and when the next comes.
     pub(crate) fn fault(&mut self) {
-        let kind = self.random.below(16);
+        let kind = self.random.below(17);
+        let of_worker = matches!(kind, 7 | 10..=13);
+        let happens = match self.workload.faults() {
+            Faults::All => true,
+            Faults::OfCoordinators => !of_worker,
+            Faults::OfWorkers => of_worker,
+            Faults::None => false,
+        };
+        if !happens {
+            let next_us = self.random.skewed(2_000_000);
+            return self.after(next_us, Event::Fault);
+        }
         let member = self.random.below(3) as usize;
         let worker = self.random.below(self.workers.len() as u64) as usize;
         let brief_us = 100_000 + self.random.skewed(8_000_000);
@@ -101,6 +113,7 @@ impl World {
                 worker.agent_paused_until_us = self.now_us + pause_us;
                 worker.machine_paused_until_us = self.now_us + pause_us;
             }
+            16 => self.upgrade(member),
             14 => {
                 self.count("leadership moved");
                 self.members[member].tell_replica(replication::Input::TransferLeader { to: None });
@@ -144,7 +157,7 @@ impl World {
 
 /// Changes what a leader proposes, as a planted bug would.
 pub(crate) fn tamper(plant: Option<Plant>, data: &Bytes, state: &State) -> Option<Bytes> {
-    let plant = plant.filter(|plant| matches!(plant, Plant::NoFence | Plant::RequestIdsIgnored))?;
+    let plant = plant.filter(|plant| plant.tampers())?;
     let mut entry = proto::entry::decode(data).ok()?;
     for command in &mut entry.commands {
         match &mut command.command {
@@ -152,6 +165,16 @@ pub(crate) fn tamper(plant: Option<Plant>, data: &Bytes, state: &State) -> Optio
                 if let Some(request) = &mut submit.request {
                     request.id.clear();
                 }
+            }
+            Some(command::Command::CreateQueue(create)) if plant == Plant::WeightsIgnored => create.settings = None,
+            Some(command::Command::GrantTasks(grant)) if plant == Plant::GrantsLost => {
+                let favoured = state.sessions().map(|session| session.id).next();
+                grant.runs.retain(|run| Some(run.session) == favoured);
+            }
+            // It goes into the log as the note that came before it, which changes nothing.
+            Some(command::Command::ExpireSession(expire)) if plant == Plant::SessionsOutlive => {
+                let note = NoteSilence { session: expire.session, silent: true };
+                *command = Command { command: Some(command::Command::NoteSilence(note)) };
             }
             Some(command::Command::WorkerReport(report)) if plant == Plant::NoFence => {
                 if let Some(mistaken) = without_fence(report, state) {

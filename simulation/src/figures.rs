@@ -27,6 +27,16 @@ pub struct Figures {
     pub digests: u64,
     /// Digests of whole states found equal.
     pub wholes: u64,
+    /// Minutes in which saturated queues had their weights' parts.
+    pub fair_minutes: u64,
+    /// Minutes in which such queues owed each other, and no more at their end.
+    pub repaid_minutes: u64,
+    /// Jobs that moved to the history.
+    pub moved: u64,
+    /// Reads for which segments of it were brought.
+    pub history_reads: u64,
+    /// Segments that one member fetched from another.
+    pub fetched: u64,
     /// Changes of leader.
     pub leaders: u64,
 }
@@ -46,6 +56,11 @@ impl AddAssign for Figures {
         self.reads += other.reads;
         self.digests += other.digests;
         self.wholes += other.wholes;
+        self.fair_minutes += other.fair_minutes;
+        self.repaid_minutes += other.repaid_minutes;
+        self.moved += other.moved;
+        self.history_reads += other.history_reads;
+        self.fetched += other.fetched;
         self.leaders += other.leaders;
     }
 }
@@ -57,7 +72,8 @@ impl fmt::Display for Figures {
         write!(
             f,
             "{} seeds, {:.1} simulated minutes, {faults} faults of {} kinds ({}); {} acknowledged, {} lost; {} ends, \
-             {} twice; {} fenced; {} reads checked; {} digests equal, {} of whole states; {} leaders",
+             {} twice; {} fenced; {} reads checked; {} digests equal, {} of whole states; {} minutes fair, {} repaid; \
+             {} jobs moved to the history, {} reads of it, {} segments fetched; {} leaders",
             self.seeds,
             self.simulated_ms as f64 / 60_000.0,
             self.faults.len(),
@@ -70,6 +86,11 @@ impl fmt::Display for Figures {
             self.reads,
             self.digests,
             self.wholes,
+            self.fair_minutes,
+            self.repaid_minutes,
+            self.moved,
+            self.history_reads,
+            self.fetched,
             self.leaders,
         )
     }

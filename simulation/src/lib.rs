@@ -18,6 +18,7 @@ mod plant;
 mod random;
 mod store;
 mod worker;
+mod workload;
 mod world;
 
 pub use figures::Figures;

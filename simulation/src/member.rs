@@ -1,5 +1,7 @@
 //! One coordinator: the real replica, log, snapshots and core, driven as the server's threads drive them.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use coordinator_core::{Core, Input, Output, Settings};
 use prost::Message;
@@ -8,7 +10,7 @@ use replication::{
     Compaction, Crash, Election, LogSettings, MemoryLog, MemorySnapshots, MemoryVolume, Outputs, Owner, Proposal,
     Replica, Trailing, Write, recover,
 };
-use scheduler::State;
+use scheduler::{Segment, Segments, State};
 
 use crate::{plant::Plant, random::Random};
 
@@ -34,6 +36,10 @@ pub(crate) struct Member {
     pub(crate) drift_permille: i64,
     owner: Owner,
     members: Configuration,
+    /// The newest rules that its release follows.
+    pub(crate) newest_rules: u32,
+    /// Of the history, on its disk.
+    pub(crate) segments: BTreeMap<u32, Bytes>,
 }
 
 /// What runs while the process lives.
@@ -79,6 +85,17 @@ pub(crate) enum Wish {
         term: u64,
         state: Box<State>,
     },
+    /// Write a segment of the history to the disk.
+    StoreSegment {
+        number: u32,
+        data: Bytes,
+    },
+    /// Have all of these on the disk.
+    KeepSegments(Segments),
+    ReadHistory {
+        ticket: u64,
+        segments: Vec<(u32, Segment)>,
+    },
     /// Compute the digest in the background.
     Digest {
         index: u64,
@@ -116,6 +133,8 @@ impl Member {
             drift_permille: 0,
             owner,
             members,
+            newest_rules: scheduler::NEWEST_RULES,
+            segments: BTreeMap::new(),
         }
     }
 
@@ -154,6 +173,8 @@ impl Member {
         settings.member = self.id;
         settings.members = self.members.voters.clone();
         settings.snapshot_commands = random.between(50, 500);
+        settings.newest_rules = self.newest_rules;
+        settings.cut_pause_ms = random.between(10, 3_000);
         settings.grid_prefix = "s3://grid/".to_owned();
         let mut core = Core::new(settings, index, state);
         core.step(Input::Tick, self.now_ms(now_us), 0);
@@ -352,6 +373,9 @@ impl Process {
             }
             Output::Snapshot { index, term, state } => wishes.push(Wish::Store { index, term, state }),
             Output::Digest { index, state } => wishes.push(Wish::Digest { index, state }),
+            Output::StoreSegment { number, data } => wishes.push(Wish::StoreSegment { number, data }),
+            Output::KeepSegments { segments } => wishes.push(Wish::KeepSegments(segments)),
+            Output::ReadHistory { ticket, segments } => wishes.push(Wish::ReadHistory { ticket, segments }),
             Output::Report(report) => wishes.push(Wish::Report(report)),
             Output::Respond { .. } | Output::Finish { .. } | Output::Halt { .. } | Output::Split { .. } => {
                 wishes.push(Wish::Core(output))

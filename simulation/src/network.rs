@@ -41,6 +41,17 @@ impl Network {
         from == to || !self.cut.contains(&(from, to))
     }
 
+    /// Whether coordinators reach each other, quickly and without loss.
+    pub(crate) fn is_calm_among_members(&self) -> bool {
+        let of_members = |(from, to): &(Place, Place)| matches!((from, to), (Place::Member(_), Place::Member(_)));
+        self.loss_permille == 0 && self.delay_us <= 2_000 && !self.cut.iter().any(of_members)
+    }
+
+    /// Whether a worker reaches every coordinator, and they it.
+    pub(crate) fn reaches_all_members(&self, worker: usize) -> bool {
+        !self.cut.iter().any(|(from, to)| [from, to].contains(&&Place::Worker(worker)))
+    }
+
     /// How long a message is under way.
     pub(crate) fn delay(&self, random: &mut Random) -> u64 {
         50 + random.skewed(self.delay_us)

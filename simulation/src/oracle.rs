@@ -3,15 +3,26 @@
 //! The oracle applies each committed entry once, as soon as any replica has it, to a state of its own. So it knows
 //! what every replica's state must be, which ends were accepted, and what became of every acknowledged call.
 
-use std::{collections::BTreeMap, fmt};
+mod attempts;
+mod fairness;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use proto::internal::command::Command;
 use proto::v1::{AttemptKey, Cause, JobState};
-use scheduler::{Event, Instruction, State};
+use scheduler::{Archive, Detail, End, Event, Instruction, State};
 use worker_core::Key;
 
-use crate::figures::Figures;
+use self::{
+    attempts::Ends,
+    fairness::{Fairness, Verdict},
+};
+use crate::{figures::Figures, workload::Workload};
 
 /// An invariant that broke.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,15 +58,22 @@ pub(crate) struct Oracle {
     wholes: BTreeMap<u64, [u8; 32]>,
     leaders: BTreeMap<u64, u64>,
     ended: BTreeMap<Key, Cause>,
+    ends: Ends,
+    /// Jobs of which a retry was asked for.
+    retried: BTreeSet<u64>,
+    /// Of the saturated queues, where there are any.
+    fairness: Option<Fairness>,
     truths: BTreeMap<Key, Truth>,
     /// Acknowledged submits: request id -> job.
     pub(crate) acknowledged: BTreeMap<String, u64>,
     pub(crate) violation: Option<Violation>,
     checks: u64,
+    /// All segments of the history.
+    archives: Vec<Arc<Archive>>,
 }
 
 impl Oracle {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(workload: &Workload) -> Self {
         let state = State::new();
         let digests = BTreeMap::from([(0, state.digest())]);
         Self {
@@ -66,10 +84,14 @@ impl Oracle {
             wholes: BTreeMap::new(),
             leaders: BTreeMap::new(),
             ended: BTreeMap::new(),
+            ends: Ends::new(),
+            retried: BTreeSet::new(),
+            fairness: workload.saturation().map(Fairness::new),
             truths: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             violation: None,
             checks: 0,
+            archives: Vec::new(),
         }
     }
 
@@ -86,27 +108,35 @@ impl Oracle {
         }
     }
 
-    /// A replica hands an entry to its state.
-    pub(crate) fn committed(&mut self, index: u64, term: u64, data: &Bytes, figures: &mut Figures) {
+    /// A replica hands an entry to its state. The sessions that it grants something, when it is the first to do so.
+    pub(crate) fn committed(
+        &mut self,
+        now_us: u64,
+        index: u64,
+        term: u64,
+        data: &Bytes,
+        figures: &mut Figures,
+    ) -> BTreeSet<u64> {
         let content = (term, *blake3::hash(data).as_bytes());
         match self.committed.get(&index) {
-            Some(known) if *known == content => return,
+            Some(known) if *known == content => return BTreeSet::new(),
             Some(known) => {
                 let detail =
                     format!("index {index} was committed in term {} and again, differently, in {term}", known.0);
-                return self.violated("I9", detail);
+                self.violated("I9", detail);
+                return BTreeSet::new();
             }
             None => {}
         }
         if index != self.applied + 1 {
-            return self.violated("I9", format!("index {index} was committed behind {}", self.applied));
+            self.violated("I9", format!("index {index} was committed behind {}", self.applied));
+            return BTreeSet::new();
         }
         self.committed.insert(index, content);
         self.applied = index;
-        if !data.is_empty() {
-            self.apply(index, data, figures);
-        }
+        let granted = if data.is_empty() { BTreeSet::new() } else { self.apply(now_us, index, data, figures) };
         self.digests.insert(index, self.state.digest());
+        granted
     }
 
     /// The leases of sessions that an entry may end, before it is applied.
@@ -148,21 +178,48 @@ impl Oracle {
         format!("job {job}: {summary}; tasks: {}; {}", tasks.join(", "), standing.join("; "))
     }
 
-    fn apply(&mut self, index: u64, data: &Bytes, figures: &mut Figures) {
+    fn apply(&mut self, now_us: u64, index: u64, data: &Bytes, figures: &mut Figures) -> BTreeSet<u64> {
         let Ok(entry) = proto::entry::decode(data) else {
-            return self.violated("I8", format!("the entry at {index} can't be read"));
+            self.violated("I8", format!("the entry at {index} can't be read"));
+            return BTreeSet::new();
         };
+        let log_ms = entry.time_ms;
+        match self.fairness.as_mut().map_or(Verdict::Unknown, |fairness| fairness.committed(log_ms, now_us)) {
+            Verdict::Unknown => {}
+            Verdict::Fair => figures.fair_minutes += 1,
+            Verdict::Repaid => figures.repaid_minutes += 1,
+            Verdict::Unfair(detail) => self.violated("F1", detail),
+        }
         let applied = self.state.apply(index, &entry);
+        for (command, outcome) in entry.commands.iter().zip(&applied.outcomes) {
+            match &command.command {
+                Some(Command::RetryTasks(retry)) if outcome.is_ok() => {
+                    self.retried.insert(retry.job_id);
+                }
+                Some(Command::CancelTasks(_)) => self.fairness.iter_mut().for_each(Fairness::end),
+                _ => {}
+            }
+        }
         let whole =
             |command: &proto::internal::Command| matches!(&command.command, Some(Command::Mark(mark)) if mark.whole);
         if entry.commands.iter().any(whole) {
             self.wholes.insert(index, self.state.digest_of_all(|| {}));
         }
         for event in &applied.events {
-            if let Event::AttemptEnded { key, cause, exit_code, .. } = event {
-                figures.ends += 1;
-                self.attempt_ended(*key, *cause, *exit_code, figures);
+            match event {
+                Event::AttemptEnded { key, cause, exit_code, end, .. } => {
+                    figures.ends += 1;
+                    self.attempt_ended(*key, *cause, *exit_code, figures);
+                    self.task_ended((*key).into(), *end);
+                }
+                Event::Published { key, .. } => self.task_ended((*key).into(), End::Succeeded),
+                Event::SegmentCut { number, data, .. } => {
+                    let archive = Archive::read(*number, data).expect("what was cut can be read");
+                    self.archives.push(Arc::new(archive));
+                }
+                _ => {}
             }
+            self.account(event, now_us);
         }
         for outcome in applied.outcomes.iter().flatten() {
             if let scheduler::Outcome::Reported { verdicts, .. } = outcome {
@@ -175,6 +232,26 @@ impl Oracle {
             && let Err(violation) = self.state.check()
         {
             self.violated("I10", format!("after index {index}: {violation:?}"));
+        }
+        let granted = applied.events.iter().filter_map(|event| match event {
+            Event::Granted { session, .. } => Some(*session),
+            _ => None,
+        });
+        granted.collect()
+    }
+
+    /// Who holds what, for the shares of the queues.
+    fn account(&mut self, event: &Event, now_us: u64) {
+        let Some(fairness) = &mut self.fairness else { return };
+        match event {
+            Event::Granted { key, .. } => {
+                let queue = self.state.job(key.job_id).map(|job| job.queue).unwrap_or_default();
+                fairness.granted((*key).into(), &queue, now_us);
+            }
+            Event::AttemptEnded { key, .. } | Event::AttemptReturned { key, .. } => {
+                fairness.released((*key).into(), now_us);
+            }
+            _ => {}
         }
     }
 
@@ -192,20 +269,6 @@ impl Oracle {
                 self.violated("I5", detail);
             }
         }
-    }
-
-    /// A process was started.
-    pub(crate) fn started(&mut self, key: Key) {
-        if self.truths.insert(key, Truth { exit_code: None }).is_some() {
-            self.violated("I4", format!("attempt {key} was started twice"));
-        }
-    }
-
-    /// How often a task was started in all.
-    pub(crate) fn starts(&self, job: u64, ordinal: u32) -> usize {
-        let low = Key { job, ordinal, attempt: 0 };
-        let high = Key { job, ordinal, attempt: u32::MAX };
-        self.truths.range(low..=high).count()
     }
 
     /// A process ended by itself.
@@ -234,16 +297,16 @@ impl Oracle {
     }
 
     /// Whether every acknowledged submit is one job, and no request id made two.
-    pub(crate) fn check_submits(&mut self, figures: &mut Figures) {
+    pub(crate) fn check_submits(&mut self, everything: &State, figures: &mut Figures) {
         let mut by_name: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         let filter = scheduler::JobFilter { ended: true, ..scheduler::JobFilter::default() };
         let (mut before, mut more) = (None, true);
         while more {
-            let (jobs, next) = self.state.jobs(&filter, before, 1_000);
-            for job in jobs {
+            let page = everything.jobs(&filter, before, 1_000);
+            for job in page.jobs {
                 by_name.entry(job.name).or_default().push(job.id);
             }
-            (before, more) = (next, next.is_some());
+            (before, more) = (page.next, page.next.is_some() && page.missing.is_none());
         }
         for (name, jobs) in &by_name {
             if jobs.len() > 1 {
@@ -258,10 +321,15 @@ impl Oracle {
         }
     }
 
+    /// The state with all that has left it.
+    pub(crate) fn everything(&self) -> State {
+        self.state.with_archives(&self.archives, Detail::Tasks).expect("what was cut can be read")
+    }
+
     /// The first job that has not ended, if any.
     pub(crate) fn unended(&self) -> Option<u64> {
-        let (jobs, _) = self.state.jobs(&scheduler::JobFilter::default(), None, 1_000);
-        jobs.iter().filter(|job| !is_over(job.state())).map(|job| job.id).min()
+        let page = self.state.jobs(&scheduler::JobFilter::default(), None, 1_000);
+        page.jobs.iter().filter(|job| !is_over(job.state())).map(|job| job.id).min()
     }
 }
 

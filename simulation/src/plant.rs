@@ -16,18 +16,46 @@ pub enum Plant {
     DeposedLeaderAnswers,
     /// One replica has another record of a job than the others, and no event ever said so.
     DifferingRecord,
+    /// A member says that it has a segment of the history before it is on its disk.
+    SegmentsUnstored,
+    /// The weights of queues get lost on the way into the log.
+    WeightsIgnored,
+    /// Of all grants only those of one worker come into the log.
+    GrantsLost,
+    /// The end of a session isn't proposed.
+    SessionsOutlive,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::NoFence,
         Self::AckBeforeFsync,
         Self::NoFsyncAtStart,
         Self::RequestIdsIgnored,
         Self::DeposedLeaderAnswers,
         Self::DifferingRecord,
+        Self::SegmentsUnstored,
+        Self::WeightsIgnored,
+        Self::GrantsLost,
+        Self::SessionsOutlive,
     ];
+
+    /// Whether it changes what a leader proposes.
+    pub(crate) fn tampers(self) -> bool {
+        match self {
+            Self::NoFence
+            | Self::RequestIdsIgnored
+            | Self::WeightsIgnored
+            | Self::GrantsLost
+            | Self::SessionsOutlive => true,
+            Self::AckBeforeFsync
+            | Self::NoFsyncAtStart
+            | Self::DeposedLeaderAnswers
+            | Self::DifferingRecord
+            | Self::SegmentsUnstored => false,
+        }
+    }
 
     /// What it is called on the command line.
     pub fn name(self) -> &'static str {
@@ -38,6 +66,10 @@ impl Plant {
             Self::RequestIdsIgnored => "request-ids-ignored",
             Self::DeposedLeaderAnswers => "deposed-leader-answers",
             Self::DifferingRecord => "differing-record",
+            Self::SegmentsUnstored => "segments-unstored",
+            Self::WeightsIgnored => "weights-ignored",
+            Self::GrantsLost => "grants-lost",
+            Self::SessionsOutlive => "sessions-outlive",
         }
     }
 

@@ -2,7 +2,9 @@
 
 mod calls;
 mod clients;
+mod history;
 mod members;
+mod watch;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -13,6 +15,8 @@ use proto::v1::AttemptKey;
 use scheduler::State;
 use worker_core::{End, Key};
 
+pub(crate) use self::history::Segmental;
+use self::watch::Watch;
 use crate::{
     call::{Calls, Down, Origin, Up},
     client::{Client, Known},
@@ -24,6 +28,7 @@ use crate::{
     random::Random,
     store::Store,
     worker::Worker,
+    workload::{Faults, Workload},
 };
 
 const TICK_US: u64 = 50_000;
@@ -72,6 +77,8 @@ pub(crate) enum Event {
     Heal,
     Calm,
     CheckLeader,
+    Watch,
+    Segmental(Segmental),
 }
 
 /// A whole grid.
@@ -89,12 +96,14 @@ pub struct World {
     store: Store,
     known: Known,
     oracle: Oracle,
+    pub(crate) workload: Workload,
     pub(crate) figures: Figures,
     pub(crate) plant: Option<Plant>,
     history: blake3::Hasher,
     peer_order: BTreeMap<(usize, usize), u64>,
     peaceful: bool,
     ghosts: u64,
+    watch: Watch,
 }
 
 impl World {
@@ -106,10 +115,19 @@ impl World {
         for member in &mut members {
             member.drift_permille = random.below(3) as i64 - 1;
         }
-        let workers = random.between(2, 4);
-        let workers = (0..workers as usize)
-            .map(|number| Worker::new(number, random.between(2, 3), random.below(3) as i64 - 1))
+        // Some grids begin with an older release, on one member or on all, which is replaced as time goes on.
+        if random.chance(300) {
+            let old = random.between(1, 3) as usize;
+            members.iter_mut().take(old).for_each(|member| member.newest_rules = scheduler::OLDEST_RULES);
+        }
+        let workload = Workload::of(seed, &mut random);
+        // Where shares are measured, enough ends in a minute.
+        let more = u64::from(workload.saturation().is_some());
+        let workers = random.between(2 + more, 4);
+        let workers: Vec<Worker> = (0..workers as usize)
+            .map(|number| Worker::new(number, random.between(2 + more, 3 + more), random.below(3) as i64 - 1))
             .collect();
+        let watch = Watch::new(workers.len());
         let mut network = Network::default();
         network.calm();
         Self {
@@ -124,13 +142,15 @@ impl World {
             calls: Calls::default(),
             store: Store::default(),
             known: Known::new(),
-            oracle: Oracle::new(),
+            oracle: Oracle::new(&workload),
+            workload,
             figures: Figures { seeds: 1, ..Figures::default() },
             plant,
             history: blake3::Hasher::new(),
             peer_order: BTreeMap::new(),
             peaceful: false,
             ghosts: 0,
+            watch,
         }
     }
 
@@ -145,7 +165,10 @@ impl World {
         for client in 0..self.clients.len() {
             self.after(2_000_000, Event::Think { client });
         }
-        self.after(5_000_000, Event::Fault);
+        self.after(0, Event::Watch);
+        if self.workload.faults() != Faults::None {
+            self.after(5_000_000, Event::Fault);
+        }
         while self.oracle.violation.is_none()
             && let Some(((at_us, number), event)) = self.queue.pop_first()
         {
@@ -195,6 +218,7 @@ impl World {
             self.members[member].sync_us = 1_000;
             self.members[member].paused_until_us = 0;
             self.restart(member);
+            self.upgrade(member);
         }
         for worker in 0..self.workers.len() {
             self.workers[worker].agent_paused_until_us = 0;
@@ -207,7 +231,9 @@ impl World {
     }
 
     fn over(&self) -> bool {
-        self.clients.iter().all(|client| client.operation.is_none()) && self.oracle.unended().is_none()
+        self.clients.iter().all(|client| client.operation.is_none())
+            && self.oracle.unended().is_none()
+            && self.segments_are_everywhere()
     }
 
     /// When the place of an event goes on, if it is paused.
@@ -247,7 +273,9 @@ impl World {
             | Event::QuickDisk { .. }
             | Event::Heal
             | Event::Calm
-            | Event::CheckLeader => 0,
+            | Event::CheckLeader
+            | Event::Watch => 0,
+            Event::Segmental(event) => self.members[event.member()].paused_until_us,
         }
     }
 
@@ -291,6 +319,7 @@ impl World {
                 self.members[to].tell_replica(replication::Input::Message(message));
                 self.drive_member(to);
             }
+            Event::Segmental(event) => self.segmental(event),
             Event::SnapshotArrives { from, boot, message, content } => {
                 let Some(member) = self.member_of(message.to) else { return };
                 let to = message.to;
@@ -356,6 +385,7 @@ impl World {
                 self.network.repeat_permille = 0;
                 self.network.delay_us = 2_000;
             }
+            Event::Watch => self.watch(),
             Event::CheckLeader => {
                 let leads = |member: &Member| member.process.as_ref().is_some_and(|process| process.core.leads());
                 if !self.members.iter().any(leads) {
@@ -370,19 +400,23 @@ impl World {
         if self.oracle.violation.is_some() {
             return;
         }
-        self.oracle.check_submits(&mut self.figures);
+        self.figures.moved += self.oracle.state.moved_jobs();
+        self.check_segments();
+        let everything = self.oracle.everything();
+        self.oracle.check_submits(&everything, &mut self.figures);
         if let Err(violation) = self.oracle.state.check() {
             self.oracle.violated("I10", format!("at the end: {violation:?}"));
         }
         for job in 1.. {
-            let Some(view) = self.oracle.state.submission(job) else { break };
-            let tasks = self.oracle.state.job(job).map_or(0, |job| job.task_count);
+            let Some(view) = everything.submission(job) else { break };
+            if !view.has_outputs {
+                continue;
+            }
+            let tasks = everything.job(job).map_or(0, |job| job.task_count);
             for ordinal in 0..tasks as u32 {
-                let Some(task) = self.oracle.state.task(job, ordinal, false).filter(|_| view.has_outputs) else {
-                    continue;
-                };
+                let Some(task) = everything.task(job, ordinal, false) else { continue };
                 let object = self.store.object(&object_name(job, ordinal)).map(|key| key.attempt);
-                let accepted = self.oracle.state.published(job, ordinal).map(|(attempt, ..)| attempt);
+                let accepted = everything.published(job, ordinal).map(|(attempt, ..)| attempt);
                 let succeeded = task.state() == proto::v1::TaskState::Succeeded;
                 if succeeded && (object.is_none() || object != accepted) {
                     let detail =

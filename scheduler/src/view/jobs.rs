@@ -104,7 +104,11 @@ impl State {
                 return Page { next: last, ..page };
             }
             let Some(job) = self.jobs.get(id) else {
-                return Page { next: Some(id + 1), missing: Some(id), ..page };
+                if self.jobs.gone(id).is_some_and(|gone| may_match(filter, gone.state)) {
+                    return Page { next: Some(id + 1), missing: Some(id), ..page };
+                }
+                last = Some(id);
+                continue;
             };
             last = Some(id);
             if filter.created_after_ms.is_some_and(|after| job.created_ms < after) {
@@ -122,6 +126,11 @@ impl State {
 fn wants_ended(filter: &JobFilter) -> bool {
     let ended = [JobState::Succeeded, JobState::Failed, JobState::Cancelled, JobState::Skipped];
     filter.ended || filter.states.iter().any(|state| ended.contains(state))
+}
+
+/// Whether a job that ended like this may be one that the filter shows.
+fn may_match(filter: &JobFilter, state: JobState) -> bool {
+    wants_ended(filter) && (filter.states.is_empty() || filter.states.contains(&state))
 }
 
 fn matches(filter: &JobFilter, job: &Job) -> bool {

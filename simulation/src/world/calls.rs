@@ -72,6 +72,9 @@ impl World {
         let (leader, boot) = (call.leader, call.leader_boot);
         if let Up::Worker(WorkerMessage { message: Some(worker_message::Message::Renew(renew)) }) = &up {
             call.renewals.insert(renew.nonce, self.now_us);
+            if let Origin::Worker { worker, .. } = call.origin {
+                self.watch.renewed(worker, self.now_us);
+            }
         }
         let broken = call.broken;
         if !self.runs(leader, boot) {

@@ -2,22 +2,32 @@
 
 use coordinator_core::CallId;
 use proto::internal::{Caller, call_request, call_response};
-use proto::v1::Role;
+use proto::v1::{Role, Task};
 
 use super::{Event, World};
 use crate::{
     call::{Down, Origin},
-    client::{ANSWER_US, PATIENCE_US},
+    client::{ANSWER_US, Operation, PATIENCE_US},
     oracle::is_over,
+    workload::Workload,
 };
 
 impl World {
     pub(super) fn think(&mut self, client: usize) {
-        if self.peaceful && self.clients[client].operation.is_none() {
-            return;
-        }
         if self.clients[client].operation.is_none() {
-            self.clients[client].begin(&self.known, &mut self.random, self.now_us);
+            match &self.workload {
+                Workload::Mixed if self.peaceful => return,
+                Workload::Mixed => self.clients[client].begin(&self.known, &mut self.random, self.now_us),
+                Workload::Saturated(saturation) => {
+                    let (known, now_us) = (&self.known, self.now_us);
+                    if !self.clients[client].saturate(saturation, client, known, &mut self.random, now_us) {
+                        return;
+                    }
+                    if self.clients[client].operation.is_none() {
+                        return self.after(1_000_000, Event::Think { client });
+                    }
+                }
+            }
             // From the moment it is asked for: an answer that got lost doesn't undo it.
             if let Some(call_request::Request::RetryJob(request)) =
                 self.clients[client].operation.as_ref().map(|operation| &operation.request)
@@ -51,7 +61,8 @@ impl World {
         let now_us = self.now_us;
         let one = &mut self.clients[client];
         one.coordinator = (one.coordinator + 1) % 3;
-        if one.operation.as_ref().is_some_and(|operation| now_us >= operation.begun_us + PATIENCE_US) {
+        let too_long = |waits: &Operation| !waits.stubborn && now_us >= waits.begun_us + PATIENCE_US;
+        if one.operation.as_ref().is_some_and(too_long) {
             one.operation = None;
         }
         self.after(delay_us, Event::Think { client });
@@ -96,6 +107,13 @@ impl World {
                     self.oracle.violated("I2", format!("{} was answered with two jobs", request.request_id));
                 }
             }
+            (call_request::Request::SubmitJobs(request), call_response::Response::SubmitJobs(response)) => {
+                self.figures.acknowledged += response.jobs.len() as u64;
+                for (spec, job) in request.specs.iter().zip(&response.jobs) {
+                    self.known.entry(job.id).or_default();
+                    self.oracle.acknowledged.insert(spec.name.clone(), job.id);
+                }
+            }
             (call_request::Request::GetJob(request), call_response::Response::Job(job)) => {
                 self.figures.reads += 1;
                 let Some(facts) = self.known.get_mut(&request.job_id) else { return };
@@ -119,16 +137,36 @@ impl World {
                     facts.cancelled_us.get_or_insert(now_us);
                 }
             }
+            (call_request::Request::ListTasks(request), call_response::Response::ListTasks(list)) => {
+                self.figures.reads += 1;
+                self.check_tasks(request.job_id, &list.tasks);
+            }
             (call_request::Request::RetryJob(_), _) => self.figures.acknowledged += 1,
             _ => {}
         }
     }
 
-    pub(super) fn refused(&mut self, client: usize, refusal: &proto::internal::Refusal) {
-        let Some(operation) = &self.clients[client].operation else { return };
-        if let call_request::Request::GetJob(request) = &operation.request {
-            let detail = format!("job {} was acknowledged, but a read says: {}", request.job_id, refusal.message);
+    /// What was said of the tasks of a job that has moved is what the log says of them.
+    fn check_tasks(&mut self, job: u64, tasks: &[Task]) {
+        if self.oracle.state.gone(job).is_none() {
+            return;
+        }
+        let expected =
+            self.oracle.everything().tasks(job, &[], &[], true, 0, tasks.len().max(1)).map(|(tasks, _)| tasks);
+        if expected.as_deref() != Some(tasks) {
+            let detail = format!("tasks of job {job} in the history: {tasks:?}, expected {expected:?}");
             self.oracle.violated("I1", detail);
         }
+    }
+
+    pub(super) fn refused(&mut self, client: usize, refusal: &proto::internal::Refusal) {
+        let Some(operation) = &self.clients[client].operation else { return };
+        let job = match &operation.request {
+            call_request::Request::GetJob(request) => request.job_id,
+            call_request::Request::ListTasks(request) => request.job_id,
+            _ => return,
+        };
+        let detail = format!("job {job} was acknowledged, but a read says: {}", refusal.message);
+        self.oracle.violated("I1", detail);
     }
 }

@@ -3,6 +3,7 @@
 use coordinator_core::{CallId, Output};
 use proto::internal::{MemberReport, PeerMessage, call_response};
 use proto::v1::coordinator_message;
+use scheduler::NEWEST_RULES;
 
 use super::{Event, TICK_US, World};
 use crate::{
@@ -10,6 +11,7 @@ use crate::{
     member::{Member, Wish},
     network::Place,
     plant::Plant,
+    worker::Worker,
 };
 
 impl World {
@@ -33,6 +35,17 @@ impl World {
         let first_us = self.random.below(TICK_US);
         self.after(first_us, Event::MemberTick { member, boot });
         self.drive_member(member);
+    }
+
+    /// Replaces an older release by the newest.
+    pub(crate) fn upgrade(&mut self, member: usize) {
+        if self.members[member].newest_rules == NEWEST_RULES {
+            return;
+        }
+        self.members[member].newest_rules = NEWEST_RULES;
+        self.count("upgraded");
+        self.crash_member(member, false);
+        self.restart(member);
     }
 
     pub(crate) fn crash_member(&mut self, member: usize, power: bool) {
@@ -69,6 +82,9 @@ impl World {
                     let delay_us = 1_000 + self.random.skewed(500_000);
                     self.after(delay_us, Event::Stored { member, boot, index, term, state });
                 }
+                Wish::StoreSegment { number, data } => self.store_segment(member, number, data),
+                Wish::KeepSegments(segments) => self.keep_segments(member, &segments),
+                Wish::ReadHistory { ticket, segments } => self.read_history(member, ticket, segments),
                 Wish::Digest { index, state } => {
                     let digest = state.digest_of_all(|| {});
                     self.oracle_compares(id, index, digest);
@@ -106,7 +122,12 @@ impl World {
 
     fn oracle_sees(&mut self, index: u64, term: u64, data: &bytes::Bytes) {
         let held = self.oracle.leases_about_to_end(data);
-        self.oracle.committed(index, term, data, &mut self.figures);
+        for session in self.oracle.committed(self.now_us, index, term, data, &mut self.figures) {
+            let of = |worker: &Worker| worker.standing.is_some_and(|standing| standing.session == session);
+            if let Some(worker) = self.workers.iter().position(of) {
+                self.watch.granted(worker, self.now_us);
+            }
+        }
         for (session, keys) in held {
             if self.oracle.state.session(session).is_none() {
                 for key in keys {

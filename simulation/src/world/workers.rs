@@ -176,7 +176,8 @@ impl World {
             return self.tell_later(worker, worker_core::Input::Exited { key: task.key, exit });
         }
         let key = task.key;
-        self.oracle.started(key);
+        self.oracle.started(task);
+        self.check_slots(worker, task);
         let elsewhere = self.workers.iter().enumerate().find(|(number, other)| {
             let same_task = |other: &Key| (other.job, other.ordinal) == (key.job, key.ordinal);
             let alive = other.processes.iter().any(|(key, process)| same_task(key) && process.alive());
@@ -191,13 +192,36 @@ impl World {
         if at_most_once && !retried && self.oracle.starts(key.job, key.ordinal) > 1 {
             self.oracle.violated("promise 3", format!("{key} must be started at most once and was started again"));
         }
-        let exit_code = if self.random.chance(150) { self.random.between(1, 5) as i32 } else { 0 };
-        let run_us = 1_000 + self.random.skewed(6_000_000);
+        let queue = task.job.spec.as_ref().map_or("", |spec| spec.queue.as_str());
+        let load = self.workload.saturation().and_then(|saturation| saturation.loads.get(queue));
+        let (exit_code, run_us) = match load {
+            Some(load) => (i32::from(self.random.chance(10)), self.random.between(load.run_us.0, load.run_us.1)),
+            None => {
+                let exit_code = if self.random.chance(150) { self.random.between(1, 5) as i32 } else { 0 };
+                (exit_code, 1_000 + self.random.skewed(6_000_000))
+            }
+        };
         self.workers[worker].add_process(task, exit_code, self.now_us);
         let machine = self.workers[worker].machine;
         let start_time_ms = self.workers[worker].processes[&key].adopted.start_time_ms;
         self.tell_later(worker, worker_core::Input::Started { key, start_time_ms });
         self.after(run_us, Event::ProcessEnds { worker, machine, key, end: End::ExitCode });
+    }
+
+    /// What runs on a worker never takes more than it has.
+    fn check_slots(&mut self, worker: usize, task: &Task) {
+        let one = &self.workers[worker];
+        let alive =
+            || one.processes.values().filter(|process| process.alive()).map(|process| process.adopted.resources);
+        let cpu_milli = alive().map(|taken| taken.cpu_milli).sum::<u64>() + task.resources.cpu_milli;
+        let memory_mib = alive().map(|taken| taken.memory_mib).sum::<u64>() + task.resources.memory_mib;
+        if cpu_milli > one.capacity.cpu_milli || memory_mib > one.capacity.memory_mib {
+            let detail = format!(
+                "{} takes {cpu_milli} thousandths of a cpu and {memory_mib} MiB with {}, it has {:?}",
+                one.name, task.key, one.capacity
+            );
+            self.oracle.violated("I10", detail);
+        }
     }
 
     pub(super) fn process_ends(&mut self, worker: usize, key: Key, end: End) {
