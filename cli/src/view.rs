@@ -5,6 +5,7 @@ use serde::Serialize;
 
 pub mod cluster;
 pub mod explanation;
+pub mod history;
 pub mod job;
 pub mod license;
 pub mod plan;

@@ -81,6 +81,8 @@ calls! { Jobs, JobServiceClient:
     write hold = hold_job(HoldJobRequest) -> Job, "Keeps what is queued from being started.";
     write release = release_job(ReleaseJobRequest) -> Job, "Undoes a hold.";
     write set = set_job(SetJobRequest) -> Job, "Changes limits and priority, also while it runs.";
+    read history = get_history(GetHistoryRequest) -> History, "How long ended jobs stay at hand, and what has moved.";
+    write set_history = set_history(SetHistoryRequest) -> History, "Sets how long ended jobs stay at hand.";
     read explain = explain_job(ExplainJobRequest) -> Explanation, "Why a job or a task is where it is.";
 }
 

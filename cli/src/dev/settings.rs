@@ -16,6 +16,8 @@ const POOL: &str = "local";
 const ZONES: [&str; 3] = ["dev-a", "dev-b", "dev-c"];
 /// Below it are the grid's own objects.
 const GRID_PREFIX: &str = "s3://dev/.millgrid/";
+/// Ended jobs wait so long for company before they move to the history: whoever tries it wants to see it.
+const HISTORY_PAUSE: &str = "1s";
 /// Any region will do for the endpoint.
 pub const REGION: &str = "us-east-1";
 
@@ -34,6 +36,7 @@ struct Coordinator<'a> {
     election: &'a str,
     grid_prefix: &'a str,
     s3_endpoint: String,
+    history_pause: &'a str,
     pool: [Pool<'a>; 1],
 }
 
@@ -82,6 +85,7 @@ pub fn write(state: &State, record: &Record) -> Result<(), Failure> {
             election: "fast",
             grid_prefix: GRID_PREFIX,
             s3_endpoint: record.s3_url(),
+            history_pause: HISTORY_PAUSE,
             pool: [Pool {
                 name: POOL,
                 cpu_milli: u64::from(record.worker_cpus) * 1000,

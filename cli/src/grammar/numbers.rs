@@ -65,6 +65,16 @@ pub fn time_limit(text: &str) -> Result<Duration, Malformed> {
     if lifts(text) { Ok(Duration::ZERO) } else { duration::parse(text) }
 }
 
+/// A span of time that may be zero.
+pub fn span(text: &str) -> Result<Duration, Malformed> {
+    if text == "0" { Ok(Duration::ZERO) } else { duration::parse(text) }
+}
+
+/// A number from 0.
+pub fn count(text: &str) -> Result<u64, Malformed> {
+    whole(text).ok_or_else(|| Malformed::new("not a number that can be counted to; write e.g. `50`"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +113,10 @@ mod tests {
         for text in ["", "None", "-1", "+1", "1.5", "4294967296", "many"] {
             assert!(limit::<u32>(text).is_err(), "{text:?}");
         }
+        assert_eq!((span("0"), span("7d")), (Ok(Duration::ZERO), Ok(Duration::from_secs(7 * 86_400))));
+        assert!(span("none").is_err() && span("7").is_err());
+        assert_eq!((count("0"), count("1000000")), (Ok(0), Ok(1_000_000)));
+        assert!(count("none").is_err() && count("-1").is_err());
         assert!(time_limit("2").is_err() && memory_limit("8").is_err() && cpu_limit("-1").is_err());
     }
 }

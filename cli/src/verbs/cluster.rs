@@ -2,23 +2,33 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use proto::v1::{BootstrapRequest, GetClusterStatusRequest, GetMemberRequest, Member, TransferLeaderRequest};
+use proto::v1::{
+    BootstrapRequest, GetClusterStatusRequest, GetHistoryRequest, GetMemberRequest, Member, SetHistoryRequest,
+    TransferLeaderRequest,
+};
 use serde::Serialize;
 
 use crate::{
     failure::Failure,
     globals::Format,
+    grammar::numbers,
     identity::{self, Role},
     output,
     scope::Scope,
-    view::cluster::Status,
+    submission::build::proto_duration,
+    view::{cluster::Status, history::History},
 };
+
+const HISTORY: &str = "Show, or set, how long ended jobs stay at hand before they move to the history.
+
+What has moved is found as before, by ls, show, logs, explain, wait and --after; but it can't be retried any more.";
 
 /// Arguments of cluster.
 #[derive(Debug, Clone, clap::Args)]
 #[command(before_help = "Examples:
   millgrid cluster status
   millgrid cluster transfer-leader c2
+  millgrid cluster history --keep 30d --keep-jobs 5000000
   millgrid cluster init-ca --out ca
   millgrid cluster issue-cert --ca ca --role coordinator --name c1 --hosts 10.0.1.5
   millgrid cluster bootstrap --endpoint https://10.0.1.5:7070,https://10.0.2.5:7070,https://10.0.3.5:7070")]
@@ -36,6 +46,17 @@ enum Verb {
         /// Name of the member
         #[arg(value_name = "NAME")]
         member: Option<String>,
+    },
+    /// Show, or set, how long ended jobs stay at hand before they move to the history
+    #[command(long_about = HISTORY, before_help = "Example:
+  millgrid cluster history --keep 30d --keep-jobs 5000000")]
+    History {
+        /// They move when they ended longer ago; 0: at once
+        #[arg(long, value_parser = numbers::span, value_name = "TIME", allow_hyphen_values = true)]
+        keep: Option<Duration>,
+        /// They move, oldest end first, when there are more of them
+        #[arg(long, value_parser = numbers::count, value_name = "N", allow_hyphen_values = true)]
+        keep_jobs: Option<u64>,
     },
     /// Make the grid's own certificate authority: ca.pem, and ca.key, which is to be kept safe
     InitCa {
@@ -71,6 +92,7 @@ pub async fn run(args: Args, scope: &Scope) -> Result<u8, Failure> {
     match args.verb {
         Verb::Status => status(scope).await,
         Verb::TransferLeader { member } => transfer(member.unwrap_or_default(), scope).await,
+        Verb::History { keep, keep_jobs } => history(keep, keep_jobs, scope).await,
         Verb::Bootstrap => bootstrap(scope).await,
         Verb::InitCa { out } => written(identity::init_ca(&out), scope),
         Verb::IssueCert { ca, role, name, hosts, out } => {
@@ -120,6 +142,20 @@ async fn transfer(member: String, scope: &Scope) -> Result<u8, Failure> {
     scope.output.one(&transfer, &answer.new_leader, || {
         format!("{} leads, before it {}", answer.new_leader, answer.old_leader)
     })?;
+    Ok(0)
+}
+
+/// Sets what is given, and shows what holds.
+async fn history(keep: Option<Duration>, keep_jobs: Option<u64>, scope: &Scope) -> Result<u8, Failure> {
+    let grid = scope.grid()?;
+    let answer = match (keep.map(proto_duration), keep_jobs) {
+        (None, None) => grid.jobs().history(GetHistoryRequest {}).await?,
+        (keep, keep_jobs) => {
+            grid.jobs().set_history(SetHistoryRequest { request_id: String::new(), keep, keep_jobs }).await?
+        }
+    };
+    let history = History::from(&answer);
+    scope.output.one(&history, &history.rules_version.to_string(), || history.screen())?;
     Ok(0)
 }
 

@@ -4,7 +4,7 @@ use prost_types::Timestamp;
 use proto::v1::*;
 use serde::Serialize;
 
-use super::{cluster::Status, explanation, job, queue, spec, task, worker};
+use super::{cluster::Status, explanation, history::History, job, queue, spec, task, worker};
 
 const TIME: Option<Timestamp> = Some(Timestamp { seconds: 1_795_000_000, nanos: 0 });
 
@@ -74,6 +74,35 @@ fn a_task_and_its_attempts_have_the_same_fields() {
     );
     check(&task::Task::new(&task, false), &format!("{queued}}}"));
     check(&task::Task::new(&task, true), &format!("{queued},\"attempt_list\":[{failed}]}}"));
+}
+
+#[test]
+fn the_history_has_every_field_and_says_why_nothing_moves() {
+    let mut message = v1_history();
+    let expected = concat!(
+        r#"{"keep_seconds":604800.0,"keep_jobs":1000000,"moved_jobs":5,"segments":3,"settled_segments":2,"#,
+        r#""rules_version":2}"#
+    );
+    check(&History::from(&message), expected);
+    let screen = |message: &proto::v1::History| History::from(message).screen();
+    let text = screen(&message);
+    assert!(text.contains("for 7d, 1000000 of them at most") && text.contains("5 jobs in 3 segments"), "{text}");
+    assert!(!text.contains("nothing moves"), "{text}");
+    message.rules_version = 1;
+    assert!(screen(&message).contains("nothing moves before version 2"));
+    message.keep_jobs = 0;
+    assert!(screen(&message).contains("don't stay at hand"));
+}
+
+fn v1_history() -> proto::v1::History {
+    proto::v1::History {
+        keep: Some(prost_types::Duration { seconds: 604_800, nanos: 0 }),
+        keep_jobs: 1_000_000,
+        moved_jobs: 5,
+        segments: 3,
+        settled_segments: 2,
+        rules_version: 2,
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod check;
 mod sources;
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use scheduler::Pool;
 
@@ -14,7 +14,7 @@ pub use sources::{Arguments, load};
 pub struct Config {
     /// The member's name; the common name of its certificate is the same.
     pub name: String,
-    /// The folder that this member alone writes: identity, log, snapshots.
+    /// The folder that this member alone writes: identity, log, snapshots, history.
     pub data_dir: PathBuf,
     /// Where clients and workers are served.
     pub listen: SocketAddr,
@@ -49,6 +49,12 @@ pub struct Config {
     pub snapshot_bytes: u64,
     /// Entries of the log that are kept behind a snapshot, so that a follower that was away catches up by them.
     pub log_entries_kept: u64,
+    /// Ended jobs that are to move to the history wait so long for company: few large segments are read sooner than many
+    /// small ones.
+    pub history_pause: Duration,
+    /// The newest rules that this member follows. Older ones than this release knows keep the way back to the release
+    /// before open: the grid stays at them as long as one member does.
+    pub newest_rules: u32,
     /// What is logged, e.g. `info` or `coordinator=debug`.
     pub log: String,
     /// How it is logged.
@@ -113,6 +119,8 @@ impl fmt::Debug for Config {
             .field("snapshot_commands", &self.snapshot_commands)
             .field("snapshot_bytes", &self.snapshot_bytes)
             .field("log_entries_kept", &self.log_entries_kept)
+            .field("history_pause", &self.history_pause)
+            .field("newest_rules", &self.newest_rules)
             .field("log", &self.log)
             .field("log_format", &self.log_format)
             .finish()

@@ -25,6 +25,7 @@ mod channels;
 mod clock;
 mod disk;
 mod front;
+mod history;
 mod http;
 mod inbox;
 mod leadership;

@@ -53,6 +53,8 @@ const GAUGES: &[(&str, &str, Value)] = &[
         u64::from(member.disk().is_low())
     }),
     ("disk_reserve_held", "1 while the log has its reserve", |member| u64::from(member.disk().reserve_is_held())),
+    ("history_segments", "Segments of the history of ended jobs", |member| member.history().segments()),
+    ("history_held", "Those of them that are on this disk", |member| member.history().held()),
     ("members", "Members of the cluster", |member| member.members().len() as u64),
     ("calls_open", "Calls under way at this leader", |member| member.figures().open_calls),
     ("watches", "Watches under way at this leader", |member| member.figures().watches),

@@ -1,6 +1,8 @@
-//! What the replicas say to one another: one ordered stream to each other member, and snapshots beside it.
+//! What the replicas say to one another: one ordered stream to each other member, and snapshots and segments
+//! beside it.
 
 mod push;
+mod segment;
 mod service;
 mod snapshot;
 

@@ -1,7 +1,9 @@
-//! The threads that own what must not wait for the network: replica, log, core, snapshots and digests.
+//! The threads that own what must not wait for the network: replica, log, core, snapshots, digests and the
+//! history.
 
 pub mod core;
 pub mod digests;
+pub mod history;
 pub mod log;
 pub mod replica;
 pub mod snapshots;

@@ -1,14 +1,17 @@
 //! Whether each value can be used, before anything is touched.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use proto::v1::Capacity;
-use scheduler::Pool;
+use scheduler::{NEWEST_RULES, Pool};
 
 use super::{
     Config, Election, Invalid, LogFormat,
     sources::{Raw, RawPool, socket},
 };
+
+/// A pause that is longer would be a mistake: what waits is in memory.
+const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Turns what was said into what is used.
 pub(super) fn check(raw: Raw) -> Result<Config, Invalid> {
@@ -47,6 +50,8 @@ pub(super) fn check(raw: Raw) -> Result<Config, Invalid> {
             size => return Err(word("snapshot_mib", &size.to_string(), "write 1 to 65536")),
         },
         log_entries_kept: raw.log_entries_kept,
+        history_pause: pause("history_pause", &raw.history_pause)?,
+        newest_rules: newest_rules("newest_rules", raw.newest_rules)?,
         log: match tracing_subscriber::EnvFilter::try_new(&raw.log) {
             Ok(_) => raw.log,
             Err(_) => return Err(word("log", &raw.log, "write a level, or target=level with commas between")),
@@ -93,6 +98,25 @@ fn grid_prefix(mut text: String) -> Result<String, Invalid> {
         text.push('/');
     }
     Ok(text)
+}
+
+fn pause(field: &'static str, text: &str) -> Result<Duration, Invalid> {
+    match humantime::parse_duration(text) {
+        Ok(pause) if pause <= LONGEST_PAUSE => Ok(pause),
+        _ => Err(word(field, text, "write a time of at most one day, e.g. `60s`")),
+    }
+}
+
+fn newest_rules(field: &'static str, version: u32) -> Result<u32, Invalid> {
+    match version {
+        0 => Err(word(field, "0", "the first rules are 1")),
+        1..=NEWEST_RULES => Ok(version),
+        newer => Err(Invalid::Value {
+            field,
+            problem: format!("this release knows no rules {newer}, only up to {NEWEST_RULES}"),
+            hint: "leave it out to follow the newest",
+        }),
+    }
 }
 
 fn pools(raw: Vec<RawPool>) -> Result<Vec<Pool>, Invalid> {

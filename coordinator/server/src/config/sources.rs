@@ -26,7 +26,7 @@ pub struct Arguments {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The folder for identity, log and snapshots; one per member.
+    /// The folder for identity, log, snapshots and history; one per member.
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
@@ -90,6 +90,14 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_entries_kept: Option<u64>,
+    /// Ended jobs that are to move to the history wait so long for company [default: 60s].
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_pause: Option<String>,
+    /// Stay at these rules, so that the release before can still take over [default: the newest].
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest_rules: Option<u32>,
     /// What is logged, e.g. info or coordinator=debug [default: info].
     #[arg(long, value_name = "FILTER")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,6 +141,10 @@ pub(super) struct Raw {
     pub snapshot_mib: u64,
     #[serde(default = "log_entries_kept")]
     pub log_entries_kept: u64,
+    #[serde(default = "history_pause")]
+    pub history_pause: String,
+    #[serde(default = "newest_rules")]
+    pub newest_rules: u32,
     #[serde(default = "info_word")]
     pub log: String,
     #[serde(default = "text_word")]
@@ -175,6 +187,8 @@ struct FileKeys {
     snapshot_commands: Option<u64>,
     snapshot_mib: Option<u64>,
     log_entries_kept: Option<u64>,
+    history_pause: Option<String>,
+    newest_rules: Option<u32>,
     log: Option<String>,
     log_format: Option<String>,
 }
@@ -278,4 +292,12 @@ fn snapshot_mib() -> u64 {
 
 fn log_entries_kept() -> u64 {
     50_000
+}
+
+fn history_pause() -> String {
+    "60s".to_owned()
+}
+
+fn newest_rules() -> u32 {
+    scheduler::NEWEST_RULES
 }

@@ -47,6 +47,17 @@ fn paths_of_the_file_are_relative_to_it_and_flags_win() {
 }
 
 #[test]
+fn the_history_has_a_pause_and_the_newest_rules_unless_something_else_is_said() {
+    let config = check(GOOD, &[]).unwrap();
+    assert_eq!(config.history_pause, Duration::from_secs(60));
+    assert_eq!(config.newest_rules, scheduler::NEWEST_RULES);
+    let file = format!("history_pause = \"1s\"\nnewest_rules = 1\n{GOOD}");
+    let config = check(&file, &[]).unwrap();
+    assert_eq!(config.history_pause, Duration::from_secs(1));
+    assert_eq!(config.newest_rules, 1);
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_line() {
     refused(&GOOD.replace("ca =", "caa ="), &[], &["caa", "line 6"]);
     refused(&GOOD.replace("cpu_milli", "cpus"), &[], &["cpus", "line 12"]);
@@ -72,6 +83,11 @@ fn each_value_is_checked_under_its_name() {
     refused(GOOD, &["--max-connections", "0"], &["`max_connections`"]);
     refused(GOOD, &["--snapshot-commands", "0"], &["`snapshot_commands`"]);
     refused(GOOD, &["--snapshot-mib", "0"], &["`snapshot_mib`"]);
+    refused(GOOD, &["--history-pause", "soon"], &["`history_pause`", "soon", "60s"]);
+    refused(GOOD, &["--history-pause", "10"], &["`history_pause`", "10"]);
+    refused(GOOD, &["--history-pause", "25h"], &["`history_pause`", "25h"]);
+    refused(GOOD, &["--newest-rules", "0"], &["`newest_rules`"]);
+    refused(GOOD, &["--newest-rules", "999"], &["`newest_rules`", "999"]);
     refused(GOOD, &["--log-format", "xml"], &["`log_format`"]);
     refused(GOOD, &["--log", "a=b=c"], &["`log`"]);
     refused(&GOOD.replace("2000", "0"), &[], &["`pool.cpu_milli`"]);

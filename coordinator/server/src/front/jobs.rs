@@ -94,4 +94,12 @@ impl JobService for Front {
         let call = self.open(&extensions, call_request::Request::ReadLogs(message)).await?;
         Ok(Response::new(logs::stream(call, self.stored.clone())))
     }
+
+    async fn get_history(&self, request: Request<GetHistoryRequest>) -> Result<Response<History>, Status> {
+        unary!(self, request, GetHistory, History)
+    }
+
+    async fn set_history(&self, request: Request<SetHistoryRequest>) -> Result<Response<History>, Status> {
+        unary!(self, request, SetHistory, History)
+    }
 }

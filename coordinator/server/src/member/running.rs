@@ -21,6 +21,7 @@ use crate::{
     channels::Channels,
     disk::Disk,
     ending::Ending,
+    history::{Counts, Files},
     identity::Identity,
     leadership::Leadership,
     peers::Membership,
@@ -44,6 +45,8 @@ pub(super) struct Parts {
     pub links: watch::Receiver<Option<Arc<Link>>>,
     pub channels: Arc<Channels>,
     pub snapshots: Arc<Mutex<SnapshotFiles>>,
+    pub segments: Arc<Files>,
+    pub history: Arc<Counts>,
     pub status: Arc<RwLock<Status>>,
     pub disk: Arc<Disk>,
     pub published: Arc<Published>,
@@ -104,6 +107,16 @@ impl Running {
     /// The snapshots on this disk.
     pub fn snapshots(&self) -> &Arc<Mutex<SnapshotFiles>> {
         &self.parts.snapshots
+    }
+
+    /// The segments of the history on this disk.
+    pub fn segments(&self) -> &Arc<Files> {
+        &self.parts.segments
+    }
+
+    /// How many segments there are, and how many are here.
+    pub fn history(&self) -> &Counts {
+        &self.parts.history
     }
 
     /// Who can end the process.

@@ -16,12 +16,16 @@ use crate::{
     config::{Config, Election},
     disk::{self, Disk},
     ending::Exit,
+    history::{Counts, Fetcher, Files},
     inbox::Inbox,
     leadership::Leadership,
     peers::{Membership, Peers},
     relay, reports,
-    threads::{core, digests, log, replica, snapshots},
+    threads::{core, digests, history, log, replica, snapshots},
 };
+
+/// The folder of the history, in the data directory.
+const HISTORY: &str = "history";
 
 /// Why a member can't start.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +75,7 @@ pub(super) fn start(
     let me = directory.identity().member_id;
     let (file_log, files, recovered) = directory.recover(LogSettings::default())?;
     let files = Arc::new(Mutex::new(files));
+    let segments = Arc::new(Files::open(&config.data_dir.join(HISTORY), directory.reserve().cloned())?);
     let members: Configuration = recovered.configuration.clone();
     let (index, state) = match &recovered.snapshot {
         Some(metadata) => (metadata.index, snapshots::load(&files, metadata)?),
@@ -97,6 +102,8 @@ pub(super) fn start(
     core_settings.pools = config.pools.clone();
     core_settings.snapshot_commands = config.snapshot_commands;
     core_settings.snapshot_bytes = config.snapshot_bytes;
+    core_settings.newest_rules = config.newest_rules;
+    core_settings.cut_pause_ms = config.history_pause.as_millis() as u64;
     core_settings.grid_prefix = config.grid_prefix.clone();
     core_settings.disk = format!("{} on `{}`", config.data_dir.display(), config.name);
 
@@ -128,6 +135,15 @@ pub(super) fn start(
     threads.push(handle);
     let (to_digests, handle) = digests::start(Arc::clone(&inbox))?;
     threads.push(handle);
+    let counts = Arc::new(Counts::default());
+    let (history, handles) = history::start(history::Parts {
+        files: Arc::clone(&segments),
+        fetcher: Fetcher::new(&channels, record.cluster_id.clone(), Handle::current()),
+        core: Arc::clone(&inbox),
+        ending: member.ending.clone(),
+        counts: Arc::clone(&counts),
+    })?;
+    threads.extend(handles);
     let to_others = watch::Sender::default();
     reports::tell(&channels, &to_others.subscribe());
     threads.push(core::start(core::Parts {
@@ -136,6 +152,7 @@ pub(super) fn start(
         replica: to_replica.clone(),
         snapshots: to_snapshots.clone(),
         digests: to_digests,
+        history,
         reports: to_others,
         ending: member.ending.clone(),
         published: Arc::clone(&published),
@@ -179,6 +196,8 @@ pub(super) fn start(
         links: linked,
         channels,
         snapshots: files,
+        segments,
+        history: counts,
         status,
         disk,
         published,

@@ -5,11 +5,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use proto::internal::{PeerBatch, PushResponse, SendSnapshotResponse, SnapshotChunk, peer_service_server::PeerService};
+use proto::internal::{
+    FetchSegmentRequest, FetchSegmentResponse, PeerBatch, PushResponse, SendSnapshotResponse, SnapshotChunk,
+    peer_service_server::PeerService,
+};
 use replication::Input;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::snapshot;
+use super::{segment, snapshot};
 use crate::{
     member::{Member, Running},
     status,
@@ -80,6 +83,15 @@ impl PeerService for PeerListener {
         let sender = running.member_named_by(&request)?;
         snapshot::receive(&running, sender, request.into_inner()).await?;
         Ok(Response::new(SendSnapshotResponse {}))
+    }
+
+    async fn fetch_segment(
+        &self,
+        request: Request<FetchSegmentRequest>,
+    ) -> Result<Response<FetchSegmentResponse>, Status> {
+        let running = self.member.running()?;
+        running.member_named_by(&request)?;
+        segment::read(&running, request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -14,7 +14,7 @@ use replication::{Input as Step, Proposal};
 use tokio::sync::{oneshot, watch};
 use tracing::{error, info};
 
-use super::{digests, replica, snapshots};
+use super::{digests, history::History, replica, snapshots};
 use crate::{
     calls::{Delivery, Sink},
     clock,
@@ -51,6 +51,8 @@ pub struct Parts {
     pub snapshots: std::sync::mpsc::Sender<snapshots::Message>,
     /// The digest thread.
     pub digests: std::sync::mpsc::Sender<digests::Message>,
+    /// The threads of the history.
+    pub history: History,
     /// What the other members are told.
     pub reports: watch::Sender<MemberReport>,
     /// Who can end the process.
@@ -171,6 +173,9 @@ impl Thread {
                 Output::Report(report) => {
                     self.parts.reports.send_replace(report);
                 }
+                Output::StoreSegment { number, data } => self.parts.history.store(number, data),
+                Output::KeepSegments { segments } => self.parts.history.keep(segments),
+                Output::ReadHistory { ticket, segments } => self.parts.history.read(ticket, segments),
                 Output::Split { index: Some(index) } => error!(
                     index,
                     "the replicas differ and none has a majority: no new jobs; start the coordinators that are down"

@@ -132,6 +132,8 @@ impl Node {
             snapshot_commands: 100,
             snapshot_bytes: 1 << 20,
             log_entries_kept: 10,
+            history_pause: Duration::from_millis(100),
+            newest_rules: scheduler::NEWEST_RULES,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
         })
