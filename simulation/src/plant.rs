@@ -14,18 +14,21 @@ pub enum Plant {
     RequestIdsIgnored,
     /// A leader answers renewals and reads without asking whether it still leads.
     DeposedLeaderAnswers,
+    /// A follower answers reads from what it has, without asking the leader how far it must be.
+    FollowerAnswers,
     /// One replica has another record of a job than the others, and no event ever said so.
     DifferingRecord,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NoFence,
         Self::AckBeforeFsync,
         Self::NoFsyncAtStart,
         Self::RequestIdsIgnored,
         Self::DeposedLeaderAnswers,
+        Self::FollowerAnswers,
         Self::DifferingRecord,
     ];
 
@@ -37,6 +40,7 @@ impl Plant {
             Self::NoFsyncAtStart => "no-fsync-at-start",
             Self::RequestIdsIgnored => "request-ids-ignored",
             Self::DeposedLeaderAnswers => "deposed-leader-answers",
+            Self::FollowerAnswers => "follower-answers",
             Self::DifferingRecord => "differing-record",
         }
     }
