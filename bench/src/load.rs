@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod check;
 pub mod clients;
+pub mod connection;
 pub mod disk;
 pub mod fleet;
 pub mod grid;

@@ -13,6 +13,10 @@ use clap::Parser;
 
 use crate::figure::{Figure, Report};
 
+/// Of the load program; it shares the machine with the grid that is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures the figures of the README on this machine
 #[derive(Parser)]
 #[command(name = "bench", bin_name = "cargo xtask bench")]

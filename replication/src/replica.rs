@@ -8,11 +8,10 @@ use raft::{
     eraftpb::{Entry, Message, MessageType},
 };
 
-use self::{held::Held, reads::Reads, storage::MemoryStorage, timeout::Timeout};
-use crate::{
-    Committed, Compaction, Failure, Input, Outputs, Proposal, ReadReady, Recovered, Role, Settings, Trailing, Write,
-};
+use self::{guard::Kind, held::Held, reads::Reads, storage::MemoryStorage, timeout::Timeout};
+use crate::{Committed, Compaction, Failure, Input, Outputs, Proposal, Recovered, Role, Settings, Trailing, Write};
 
+mod asked;
 mod batch;
 mod convert;
 mod guard;
@@ -188,6 +187,7 @@ impl Replica {
     fn tick(&mut self) {
         self.ticks += 1;
         self.outputs.lost_reads.append(&mut self.reads.expire(self.ticks));
+        self.ask_again();
         // A campaign looks at the entries since the last applied one, which a snapshot has just replaced.
         if self.installing.is_none() {
             self.node.tick();
@@ -198,14 +198,18 @@ impl Replica {
     fn receive(&mut self, message: PeerMessage) -> Result<(), Refused> {
         if let Some(kind) = self.examine(&message)? {
             self.heard.insert(message.from, self.ticks);
-            // What the library says to a valid message (a proposal dropped, a peer unknown) concerns no one.
-            let _ = self.node.step(convert::message_to_raft(message, kind));
+            match kind {
+                Kind::ReadAsked => self.asked(message),
+                Kind::ReadAnswered => self.answered(&message),
+                // What the library says to a valid message (a proposal dropped, a peer unknown) concerns no one.
+                _ => drop(self.node.step(convert::message_to_raft(message, kind))),
+            }
         }
         Ok(())
     }
 
     /// `None` of a message that is out of date.
-    fn examine(&self, message: &PeerMessage) -> Result<Option<guard::Kind>, Refused> {
+    fn examine(&self, message: &PeerMessage) -> Result<Option<Kind>, Refused> {
         let kind = guard::check(message, self.id, &self.members)?;
         let installing = self.installing.is_some();
         let current = guard::check_against(message, kind, &self.node, self.held.must_sync(), installing)?;
@@ -240,7 +244,9 @@ impl Replica {
         if !self.reads.any_waiting() {
             return;
         }
-        if !self.leading() {
+        if self.knows_another_leader() {
+            self.ask_leader();
+        } else if !self.leading() {
             self.outputs.lost_reads.append(&mut self.reads.lose());
         } else if self.node.raft.commit_to_current_term() {
             let context = self.reads.ask(self.ticks);
@@ -337,9 +343,7 @@ impl Replica {
         self.node.mut_store().append(new_entries);
         self.take_committed(ready.take_committed_entries());
         for state in ready.take_read_states() {
-            let index = state.index;
-            let contexts = self.reads.answered(&state.request_ctx);
-            self.outputs.reads.extend(contexts.into_iter().map(|context| ReadReady { context, index }));
+            self.confirmed(&state.request_ctx, state.index);
         }
         let write = self.write(&ready, entries, snapshot);
         let messages = ready.take_persisted_messages();

@@ -13,8 +13,8 @@ pub enum Input {
     Message(PeerMessage),
     /// Replicate this. Only a leader takes it.
     Propose(Proposal),
-    /// From which index on may a linearizable read be answered? Answered by [`Outputs::reads`] or
-    /// [`Outputs::lost_reads`].
+    /// From which index on may a linearizable read be answered here? A follower asks the leader that it knows.
+    /// Answered by [`Outputs::reads`] or [`Outputs::lost_reads`].
     Read {
         /// The caller's own number for it; unique among those that wait.
         context: u64,

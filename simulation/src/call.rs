@@ -29,6 +29,8 @@ pub(crate) struct Call {
     /// Messages arrive in order.
     pub(crate) last_up_us: u64,
     pub(crate) last_down_us: u64,
+    /// Of a read: what was committed, as some replica knew, when it was asked for.
+    pub(crate) sees: Option<u64>,
     /// When the newest renewal arrived at the leader, by nonce.
     pub(crate) renewals: BTreeMap<u64, u64>,
 }

@@ -113,8 +113,8 @@ pub(crate) enum Wish {
         term: u64,
         data: Bytes,
     },
-    /// The core's own: responses, ends of calls.
-    Core(Output),
+    /// The core's own: responses, ends of calls; and how far its state was applied then.
+    Core(Output, u64),
 }
 
 impl Member {
@@ -305,6 +305,7 @@ impl Process {
             self.leader = role.leader;
             wishes.push(Wish::Role { term: role.term, leading: role.leading, leader: role.leader });
             self.core.step(Input::Role { term: role.term, leading: role.leading }, now_ms, wall_ms);
+            self.core.step(Input::Led(role.leader.is_some() && !role.leading), now_ms, wall_ms);
         }
         wishes.extend(outputs.messages.into_iter().map(Wish::Send));
         for message in outputs.send_snapshot {
@@ -361,7 +362,7 @@ impl Process {
                 let data = crate::faults::tamper(plant, &data, self.core.state()).unwrap_or(data);
                 let _ = self.replica.step(replication::Input::Propose(Proposal { id: sequence, data }));
             }
-            Output::Read { context } if plant == Some(Plant::DeposedLeaderAnswers) => {
+            Output::Read { context } if self.answers_unasked(plant) => {
                 let index = self.core.applied_index();
                 self.core.step(Input::ReadReady { context, index }, now_ms, wall(now_us));
             }
@@ -378,8 +379,16 @@ impl Process {
             Output::ReadHistory { ticket, segments } => wishes.push(Wish::ReadHistory { ticket, segments }),
             Output::Report(report) => wishes.push(Wish::Report(report)),
             Output::Respond { .. } | Output::Finish { .. } | Output::Halt { .. } | Output::Split { .. } => {
-                wishes.push(Wish::Core(output))
+                wishes.push(Wish::Core(output, self.core.applied_index()))
             }
+        }
+    }
+
+    fn answers_unasked(&self, plant: Option<Plant>) -> bool {
+        match plant {
+            Some(Plant::DeposedLeaderAnswers) => self.core.leads(),
+            Some(Plant::FollowerAnswers) => !self.core.leads(),
+            _ => false,
         }
     }
 

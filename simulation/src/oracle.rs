@@ -95,6 +95,11 @@ impl Oracle {
         }
     }
 
+    /// The last entry that any replica has handed to its state.
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied
+    }
+
     /// The first one counts; what comes after may be its consequence.
     pub(crate) fn violated(&mut self, invariant: &'static str, detail: String) {
         self.violation.get_or_insert(Violation { invariant, detail });

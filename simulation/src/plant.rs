@@ -14,6 +14,8 @@ pub enum Plant {
     RequestIdsIgnored,
     /// A leader answers renewals and reads without asking whether it still leads.
     DeposedLeaderAnswers,
+    /// A follower answers reads from what it has, without asking the leader how far it must be.
+    FollowerAnswers,
     /// One replica has another record of a job than the others, and no event ever said so.
     DifferingRecord,
     /// A member says that it has a segment of the history before it is on its disk.
@@ -28,12 +30,13 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoFence,
         Self::AckBeforeFsync,
         Self::NoFsyncAtStart,
         Self::RequestIdsIgnored,
         Self::DeposedLeaderAnswers,
+        Self::FollowerAnswers,
         Self::DifferingRecord,
         Self::SegmentsUnstored,
         Self::WeightsIgnored,
@@ -52,6 +55,7 @@ impl Plant {
             Self::AckBeforeFsync
             | Self::NoFsyncAtStart
             | Self::DeposedLeaderAnswers
+            | Self::FollowerAnswers
             | Self::DifferingRecord
             | Self::SegmentsUnstored => false,
         }
@@ -65,6 +69,7 @@ impl Plant {
             Self::NoFsyncAtStart => "no-fsync-at-start",
             Self::RequestIdsIgnored => "request-ids-ignored",
             Self::DeposedLeaderAnswers => "deposed-leader-answers",
+            Self::FollowerAnswers => "follower-answers",
             Self::DifferingRecord => "differing-record",
             Self::SegmentsUnstored => "segments-unstored",
             Self::WeightsIgnored => "weights-ignored",

@@ -11,7 +11,7 @@ use crate::{
     load::{
         check,
         clients::{self, Jobs},
-        grid::{Loaded, runtime, told},
+        grid::{Loaded, carry},
         process::resident_bytes,
     },
 };
@@ -33,7 +33,7 @@ const TASKS: u64 = 10_000_000;
 pub fn measure() -> anyhow::Result<Vec<Figure>> {
     let grid = Loaded::start(0)?;
     let (leader, pid) = grid.leader()?;
-    let (accepts, cancels, memories) = told(runtime()?.block_on(async {
+    let (accepts, cancels, memories) = carry(async {
         let client = clients::connect(&grid, 1).await?.remove(0);
         // What the first one touches for the first time is no cost of an array.
         let (first, _) = submit(client.clone(), "first", 100).await?;
@@ -57,7 +57,7 @@ pub fn measure() -> anyhow::Result<Vec<Figure>> {
         }
         check::submits(&grid, client, &acknowledged).await?;
         Ok::<_, anyhow::Error>((accepts, cancels, memories))
-    }))?;
+    })?;
     ensure!(grid.grid.leader() == leader, "the leader changed");
     // The first is the one that grows the process; later ones may find its memory free.
     let first = memories[0];

@@ -13,7 +13,7 @@ use crate::{
         check,
         clients::{self, Jobs},
         fleet::{Fleet, Snapshot},
-        grid::{Loaded, runtime, told},
+        grid::{Loaded, carry},
         process::cpu_seconds,
     },
 };
@@ -43,7 +43,7 @@ const WINDOW: Duration = Duration::from_secs(3);
 /// with many.
 pub fn measure() -> anyhow::Result<Vec<Figure>> {
     let grid = Loaded::start(0)?;
-    told(runtime()?.block_on(run(&grid)))
+    carry(run(&grid))
 }
 
 async fn run(grid: &Loaded) -> anyhow::Result<Vec<Figure>> {

@@ -17,7 +17,7 @@ use crate::{
         check,
         clients::{self},
         fleet::Fleet,
-        grid::{Loaded, runtime, told},
+        grid::{Loaded, carry},
     },
 };
 use proto::v1::{IndexRange, SubmitJobRequest, TaskArray};
@@ -42,7 +42,7 @@ const TASKS: u64 = 200_000;
 /// client crate does it.
 pub fn measure() -> anyhow::Result<Vec<Figure>> {
     let grid = Loaded::start(0)?;
-    let seconds = told(runtime()?.block_on(run(&grid)))?;
+    let seconds = carry(run(&grid))?;
     let worst = seconds.iter().copied().fold(0.0, f64::max);
     Ok(vec![FAILOVER.measured(&seconds), WORST.measured(&[worst])])
 }

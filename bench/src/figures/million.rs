@@ -15,7 +15,7 @@ use crate::{
     load::{
         check,
         clients::{self, Jobs},
-        grid::{Loaded, runtime, told},
+        grid::{Loaded, carry},
         process::resident_bytes,
     },
 };
@@ -39,7 +39,7 @@ const RESTARTS: usize = 3;
 /// A grid without workers: all jobs stay queued.
 pub fn measure() -> anyhow::Result<Vec<Figure>> {
     let grid = Loaded::start(0)?;
-    told(runtime()?.block_on(run(&grid)))
+    carry(run(&grid))
 }
 
 async fn run(grid: &Loaded) -> anyhow::Result<Vec<Figure>> {

@@ -8,7 +8,7 @@ use crate::{
     figure::{Bar, Figure},
     load::{
         check, clients,
-        grid::{Loaded, runtime, told},
+        grid::{Loaded, carry},
     },
 };
 
@@ -27,7 +27,7 @@ const WINDOW: Duration = Duration::from_secs(2);
 /// Queued jobs of a grid without workers, asked about in turn.
 pub fn measure() -> anyhow::Result<Vec<Figure>> {
     let grid = Loaded::start(0)?;
-    told(runtime()?.block_on(async {
+    carry(async {
         let clients = clients::connect(&grid, CLIENTS).await?;
         let specs = (0..JOBS).map(|number| clients::job(format!("job-{number}"))).collect();
         let request = SubmitJobsRequest { request_id: String::new(), specs, edges: Vec::new() };
@@ -43,5 +43,5 @@ pub fn measure() -> anyhow::Result<Vec<Figure>> {
         .await?;
         check::submits(&grid, clients[0].clone(), &acknowledged).await?;
         Ok(vec![GET.measured(&gets), EXPLAIN.measured(&explains)])
-    }))
+    })
 }

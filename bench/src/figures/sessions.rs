@@ -11,7 +11,7 @@ use crate::{
     load::{
         check,
         fleet::Fleet,
-        grid::{Loaded, runtime, told},
+        grid::{Loaded, carry},
         process::cpu_seconds,
     },
 };
@@ -32,7 +32,7 @@ const WINDOW: Duration = Duration::from_secs(9);
 /// Each worker has a certificate, a connection and a session of its own, and renews it every 3 s.
 pub fn measure() -> anyhow::Result<Vec<Figure>> {
     let grid = Loaded::start(0)?;
-    told(runtime()?.block_on(run(&grid)))
+    carry(run(&grid))
 }
 
 async fn run(grid: &Loaded) -> anyhow::Result<Vec<Figure>> {

@@ -12,7 +12,7 @@ use crate::{
         check,
         clients::{self, Jobs},
         disk::median_sync_ms,
-        grid::{Loaded, runtime, told},
+        grid::{Loaded, carry},
     },
 };
 
@@ -33,7 +33,7 @@ const WINDOW: Duration = Duration::from_secs(3);
 /// A grid without workers: what is accepted stays queued.
 pub fn measure() -> anyhow::Result<Vec<Figure>> {
     let grid = Loaded::start(0)?;
-    told(runtime()?.block_on(run(&grid)))
+    carry(run(&grid))
 }
 
 async fn run(grid: &Loaded) -> anyhow::Result<Vec<Figure>> {

@@ -9,21 +9,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::{connection::Connection, grid::Loaded};
 use anyhow::Context;
 use proto::v1::{JobSpec, job_service_client::JobServiceClient};
 use tokio::{task::JoinSet, time::sleep};
-use tonic::transport::Channel;
-
-use super::grid::Loaded;
 
 /// A client of jobs.
-pub type Jobs = JobServiceClient<Channel>;
+pub type Jobs = JobServiceClient<Connection>;
 
 /// So many clients, spread over the coordinators.
 pub async fn connect(grid: &Loaded, count: usize) -> anyhow::Result<Vec<Jobs>> {
     let mut clients = Vec::with_capacity(count);
     for number in 0..count {
-        clients.push(JobServiceClient::new(grid.channel(number).await?));
+        let (connection, origin) = grid.connection(number).await?;
+        clients.push(JobServiceClient::with_origin(connection, origin));
     }
     Ok(clients)
 }

@@ -48,6 +48,8 @@ pub struct Core {
     /// Highest index in the state; entries without commands count.
     applied: u64,
     pub(crate) leadership: Leadership,
+    /// Somebody else leads, and this coordinator's replica knows who.
+    pub(crate) led: bool,
     pub(crate) calls: Calls,
     /// Calls that wait for a newly elected leader to apply the first entry of its term.
     parked: VecDeque<(CallId, Parked)>,
@@ -125,6 +127,7 @@ impl Core {
             state,
             applied: index,
             leadership: Leadership::Following,
+            led: false,
             calls: Calls::default(),
             parked: VecDeque::new(),
             proposals: Proposals::default(),
@@ -193,8 +196,9 @@ impl Core {
             Input::Committed { index, term, data } => self.committed(index, term, &data),
             Input::Restored { index, state } => self.restored(index, *state),
             Input::Role { term, leading } => self.role(term, leading),
-            Input::ReadReady { context, index } => self.reads.confirm(context, index),
-            Input::ReadLost { context } => self.reads.lost(context, self.now_ms),
+            Input::Led(led) => self.led(led),
+            Input::ReadReady { context, index } => self.reads.confirm(context, index, self.now_ms),
+            Input::ReadLost { context } => self.read_lost(context),
             Input::Dropped { sequence } => self.dropped(sequence),
             Input::Open { call, caller, request } => self.arrived(call, caller, request),
             Input::Worker { call, message } => self.worker_said(call, message),
@@ -229,6 +233,8 @@ impl Core {
             self.propose(clock);
             self.begin_round();
             self.feed_watches();
+        } else {
+            self.tend_followers_reads();
         }
         self.tend_marks();
         self.keep_segments();
@@ -410,7 +416,7 @@ impl Core {
         }
         self.calls.add(call);
         match self.leadership {
-            Leadership::Following => self.finish(call, Err(refusal::not_leader())),
+            Leadership::Following => self.arrived_at_follower(call, caller, request),
             Leadership::Leading { .. } => self.open(call, caller, request),
             Leadership::Elected { .. } => self.park(call, Parked::Call(caller, request)),
         }
@@ -469,7 +475,7 @@ impl Core {
         }
     }
 
-    fn begin_round(&mut self) {
+    pub(crate) fn begin_round(&mut self) {
         if let Some(context) = self.reads.next_round(self.now_ms) {
             self.figures.read_rounds += 1;
             self.outputs.push(Output::Read { context });

@@ -25,11 +25,8 @@ impl Core {
     /// Takes up a call, once this coordinator leads.
     pub(crate) fn open(&mut self, call: CallId, caller: Caller, request: call_request::Request) {
         use call_request::Request as Asked;
-        if !allows(&request).contains(&Role::try_from(caller.role).unwrap_or_default()) {
-            let message = "this certificate's role may not make this call";
-            let refused =
-                refusal::refusal(refusal::Code::PermissionDenied, "WRONG_ROLE", message, "use another certificate");
-            return self.finish(call, Err(refused));
+        if !self.is_allowed(call, &caller, &request) {
+            return;
         }
         let proposed = match request {
             Asked::SubmitJob(request) => self.submit_one(call, &caller, request),
@@ -92,6 +89,18 @@ impl Core {
         if let Err(refused) = proposed {
             self.finish(call, Err(refused));
         }
+    }
+
+    /// Refuses a call that the caller's role may not make.
+    pub(crate) fn is_allowed(&mut self, call: CallId, caller: &Caller, request: &call_request::Request) -> bool {
+        let allowed = allows(request).contains(&Role::try_from(caller.role).unwrap_or_default());
+        if !allowed {
+            let message = "this certificate's role may not make this call";
+            let refused =
+                refusal::refusal(refusal::Code::PermissionDenied, "WRONG_ROLE", message, "use another certificate");
+            self.finish(call, Err(refused));
+        }
+        allowed
     }
 
     pub(crate) fn propose_for(&mut self, command: Command, waiter: Waiter) -> Result<(), Refusal> {

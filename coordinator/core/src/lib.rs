@@ -11,6 +11,7 @@
 mod calls;
 mod clock;
 mod disk;
+mod followers;
 mod grants;
 mod history;
 mod jobs;
@@ -34,6 +35,7 @@ mod watches;
 mod core;
 
 pub use core::{Core, Figures};
+pub use followers::answered_anywhere;
 pub use permissions::allows;
 pub use settings::Settings;
 
@@ -59,6 +61,9 @@ pub enum Input {
     Restored { index: u64, state: Box<State> },
     /// Who leads, as this coordinator's replica knows it.
     Role { term: u64, leading: bool },
+    /// Whether somebody else leads, as this coordinator's replica knows it: until then reads of the state are taken
+    /// here too.
+    Led(bool),
     /// All entries up to `index` were committed when the round of [`Output::Read`] with this context was confirmed.
     ReadReady { context: u64, index: u64 },
     /// That round will not be confirmed.
@@ -98,7 +103,7 @@ pub enum Input {
 pub enum Output {
     /// Propose this entry. Sequences rise by one.
     Propose { sequence: u64, data: Bytes },
-    /// Begin a round that confirms leadership.
+    /// Begin a round that confirms leadership, one's own or another one's.
     Read { context: u64 },
     /// A message for a caller. A unary call gets one, and then `Finish`.
     Respond { call: CallId, response: call_response::Response },

@@ -28,7 +28,14 @@ pub(crate) struct Reads {
     /// The last round was lost: none before this local time.
     not_before_ms: u64,
     /// Confirmed, and waiting for the state to reach the index.
-    confirmed: Vec<(u64, Vec<Reader>)>,
+    confirmed: Vec<Confirmed>,
+}
+
+#[derive(Debug)]
+struct Confirmed {
+    index: u64,
+    since_ms: u64,
+    readers: Vec<Reader>,
 }
 
 impl Reads {
@@ -69,29 +76,35 @@ impl Reads {
         }
     }
 
-    pub(crate) fn confirm(&mut self, context: u64, index: u64) {
+    /// The readers of a round that is lost, if it is the present one.
+    pub(crate) fn give_up(&mut self, context: u64) -> Vec<Reader> {
+        self.round.take_if(|round| round.context == context).map(|round| round.readers).unwrap_or_default()
+    }
+
+    pub(crate) fn confirm(&mut self, context: u64, index: u64, now_ms: u64) {
         if let Some(round) = self.round.take_if(|round| round.context == context) {
-            self.confirmed.push((index, round.readers));
+            self.confirmed.push(Confirmed { index, since_ms: now_ms, readers: round.readers });
         }
     }
 
     /// Readers whose index is applied.
     pub(crate) fn ready(&mut self, applied: u64) -> Vec<Reader> {
-        let mut ready = Vec::new();
-        self.confirmed.retain_mut(|(index, readers)| {
-            let reached = *index <= applied;
-            if reached {
-                ready.append(readers);
-            }
-            !reached
-        });
-        ready
+        self.take_confirmed(|confirmed| confirmed.index <= applied)
+    }
+
+    /// Readers whose index was known by then and isn't applied yet.
+    pub(crate) fn late(&mut self, since_ms: u64) -> Vec<Reader> {
+        self.take_confirmed(|confirmed| confirmed.since_ms < since_ms)
+    }
+
+    fn take_confirmed(&mut self, wanted: impl Fn(&Confirmed) -> bool) -> Vec<Reader> {
+        self.confirmed.extract_if(.., |confirmed| wanted(confirmed)).flat_map(|confirmed| confirmed.readers).collect()
     }
 
     /// Leadership is gone: everyone who still waits.
     pub(crate) fn abandon(&mut self) -> Vec<Reader> {
         self.again();
-        let confirmed = self.confirmed.drain(..).flat_map(|(_, readers)| readers);
+        let confirmed = self.confirmed.drain(..).flat_map(|confirmed| confirmed.readers);
         let mut readers: Vec<Reader> = confirmed.collect();
         readers.append(&mut self.waiting);
         readers
@@ -113,16 +126,16 @@ mod tests {
         assert_eq!(reads.next_round(0), Some(1));
         reads.push(renewal(2));
         assert_eq!(reads.next_round(10), None);
-        reads.confirm(1, 50);
+        reads.confirm(1, 50, 10);
         assert!(reads.ready(49).is_empty());
         assert!(matches!(reads.ready(50)[..], [Reader::Renewal { nonce: 1, .. }]));
         assert_eq!(reads.next_round(20), Some(2));
         reads.lost(2, 20);
         assert_eq!(reads.next_round(30), None);
         assert_eq!(reads.next_round(100), Some(3));
-        reads.confirm(2, 60);
+        reads.confirm(2, 60, 100);
         assert!(reads.ready(60).is_empty());
-        reads.confirm(3, 60);
+        reads.confirm(3, 60, 100);
         assert_eq!(reads.ready(60).len(), 1);
     }
 }

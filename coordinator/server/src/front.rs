@@ -11,7 +11,7 @@ mod workers;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use coordinator_core::{allows, refusal};
+use coordinator_core::{allows, answered_anywhere, refusal};
 use futures::{Stream, stream};
 use proto::internal::{call_request, call_response};
 use tokio::time::{Instant, sleep_until};
@@ -103,7 +103,8 @@ fn identity(extensions: &Extensions) -> Result<Arc<Identity>, Status> {
     extensions.get::<Arc<Identity>>().cloned().ok_or_else(|| Status::unauthenticated("unknown caller"))
 }
 
-/// Hands a call to the core that leads, here or behind a relay; waits for one until `deadline`.
+/// Hands a call to the core that leads, here or behind a relay, or to the one here when any may answer; waits for a
+/// leader until `deadline`.
 pub async fn route(
     running: &Running,
     identity: &Identity,
@@ -112,10 +113,11 @@ pub async fn route(
 ) -> Result<Call, Status> {
     let (mut leadership, mut links) = (running.leadership(), running.links());
     let mut caller = identity.caller();
+    let anywhere = answered_anywhere(&request);
     loop {
         let leads = *leadership.borrow_and_update();
         let link = links.borrow_and_update().clone();
-        if leads.leading {
+        if leads.leading || (anywhere && leads.leader.is_some()) {
             let (sender, answers) = Call::channel();
             let core = running.core();
             let (call, lane) =

@@ -4,12 +4,12 @@
 use std::{
     collections::VecDeque,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use coordinator_core::{CallId, Input};
 use proto::internal::{Caller, call_request};
-use proto::v1::{MemberStatus, StreamJobsRequest, WorkerMessage};
+use proto::v1::{MemberStatus, StreamJobsRequest, WorkerMessage, worker_message};
 use tokio::sync::oneshot;
 
 use crate::calls::Sink;
@@ -60,6 +60,15 @@ impl Lane {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
+/// What a look into the inbox gave.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken {
+    /// The core thread is to end.
+    pub closed: bool,
+    /// Something of clients was among it.
+    pub clients: bool,
+}
+
 /// The core thread's inbox.
 #[derive(Default)]
 pub struct Inbox {
@@ -74,13 +83,40 @@ struct Lanes {
     clients: Bounded,
     closed: bool,
     /// The core thread waits: whoever adds something wakes it, once.
-    asleep: bool,
+    asleep: Asleep,
+}
+
+/// What the core thread wakes up for.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Asleep {
+    /// It is awake.
+    #[default]
+    No,
+    /// Whatever comes.
+    ForAll,
+    /// All but clients.
+    ButForClients,
 }
 
 #[derive(Default)]
 struct Bounded {
     messages: VecDeque<(Message, usize)>,
     bytes: usize,
+}
+
+/// Whether a message waits for the core thread to wake up for something else, which the core's clock makes it do soon:
+/// a renewal is answered with many others, a tenth of a second later. Ten thousand workers renew 3,333 times a second.
+fn is_patient(message: &Message) -> bool {
+    match message {
+        Message::Worker { message, .. } => matches!(message.message, Some(worker_message::Message::Renew(_))),
+        _ => false,
+    }
+}
+
+impl Lanes {
+    fn nothing_but_clients(&self) -> bool {
+        self.consensus.is_empty() && self.workers.messages.is_empty() && !self.closed
+    }
 }
 
 impl Bounded {
@@ -103,14 +139,14 @@ impl Inbox {
     pub fn push(&self, input: Input) {
         let mut lanes = self.lanes();
         lanes.consensus.push_back(Message::Input(input));
-        self.wake(lanes);
+        self.wake(lanes, None);
     }
 
     /// Asks for this member's status.
     pub fn push_status(&self, digest_index: u64, answer: oneshot::Sender<MemberStatus>) {
         let mut lanes = self.lanes();
         lanes.consensus.push_back(Message::MemberStatus { digest_index, answer });
-        self.wake(lanes);
+        self.wake(lanes, None);
     }
 
     /// Adds a call or a worker's message of about so many bytes, if there is room.
@@ -129,8 +165,11 @@ impl Inbox {
         if bounded.messages.len() >= messages || bounded.bytes + bytes > limit {
             return Err(message);
         }
+        let patient = is_patient(&message);
         bounded.push(message, bytes);
-        self.wake(lanes);
+        if !patient {
+            self.wake(lanes, Some(lane));
+        }
         Ok(())
     }
 
@@ -142,38 +181,53 @@ impl Inbox {
             Lane::Workers => lanes.workers.push(Message::Input(input), 0),
             Lane::Clients => lanes.clients.push(Message::Input(input), 0),
         }
-        self.wake(lanes);
+        self.wake(lanes, Some(lane));
     }
 
-    /// Moves what waits into `into`, in the order of the lanes; waits for it at most so long. False once closed.
-    pub fn take(&self, into: &mut Vec<Message>, wait: Duration) -> bool {
-        let waited = self.filled.wait_timeout_while(self.lanes(), wait, |lanes| {
-            lanes.asleep = lanes.consensus.is_empty()
-                && lanes.workers.messages.is_empty()
-                && lanes.clients.messages.is_empty()
-                && !lanes.closed;
-            lanes.asleep
-        });
-        let (mut lanes, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        lanes.asleep = false;
+    /// Moves what waits into `into`, in the order of the lanes; waits for it at most so long. Clients wait until
+    /// `clients_from`.
+    pub fn take(&self, into: &mut Vec<Message>, wait: Duration, clients_from: Instant) -> Taken {
+        let mut now = Instant::now();
+        let end = now + wait;
+        let mut lanes = self.lanes();
+        let mut shut = now < clients_from;
+        while now < end && lanes.nothing_but_clients() && (shut || lanes.clients.messages.is_empty()) {
+            lanes.asleep = if shut { Asleep::ButForClients } else { Asleep::ForAll };
+            let until = if shut { end.min(clients_from) } else { end };
+            let waited = self.filled.wait_timeout(lanes, until.saturating_duration_since(now));
+            (lanes, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            now = Instant::now();
+            shut = now < clients_from;
+        }
+        lanes.asleep = Asleep::No;
         into.extend(lanes.consensus.drain(..));
         lanes.workers.take(into);
-        lanes.clients.take(into);
-        !lanes.closed
+        let before = into.len();
+        if !shut {
+            lanes.clients.take(into);
+        }
+        Taken { closed: lanes.closed, clients: into.len() > before }
     }
 
     /// Ends the core thread.
     pub fn close(&self) {
         let mut lanes = self.lanes();
         lanes.closed = true;
-        self.wake(lanes);
+        self.wake(lanes, None);
     }
 
-    fn wake(&self, mut lanes: MutexGuard<'_, Lanes>) {
-        let asleep = std::mem::take(&mut lanes.asleep);
+    fn wake(&self, mut lanes: MutexGuard<'_, Lanes>, lane: Option<Lane>) {
+        let wakes = match lanes.asleep {
+            Asleep::No => false,
+            Asleep::ForAll => true,
+            Asleep::ButForClients => lane != Some(Lane::Clients),
+        };
+        if wakes {
+            lanes.asleep = Asleep::No;
+        }
         drop(lanes);
         // Whether or not anybody waits, this is a system call.
-        if asleep {
+        if wakes {
             self.filled.notify_one();
         }
     }
@@ -196,7 +250,7 @@ mod tests {
 
     fn taken(inbox: &Inbox) -> Vec<u64> {
         let mut messages = Vec::new();
-        inbox.take(&mut messages, Duration::ZERO);
+        inbox.take(&mut messages, Duration::ZERO, Instant::now());
         messages
             .into_iter()
             .map(|message| match message {
@@ -232,6 +286,22 @@ mod tests {
     fn closing_ends_the_wait() {
         let inbox = Inbox::default();
         inbox.close();
-        assert!(!inbox.take(&mut Vec::new(), Duration::from_secs(60)));
+        let now = Instant::now();
+        assert!(inbox.take(&mut Vec::new(), Duration::from_secs(60), now + Duration::from_secs(90)).closed);
+    }
+
+    #[test]
+    fn clients_wait_until_their_time_and_nobody_else_does() {
+        let inbox = Inbox::default();
+        let mut messages = Vec::new();
+        inbox.offer(Lane::Clients, renewal(1), 1).unwrap();
+        let later = Instant::now() + Duration::from_secs(3_600);
+        let taken = inbox.take(&mut messages, Duration::ZERO, later);
+        assert!(!taken.clients && messages.is_empty());
+        inbox.offer(Lane::Workers, renewal(2), 1).unwrap();
+        let taken = inbox.take(&mut messages, Duration::from_secs(3_600), later);
+        assert!(!taken.clients && messages.len() == 1, "workers end the wait");
+        let taken = inbox.take(&mut messages, Duration::from_secs(3_600), Instant::now() + Duration::from_millis(1));
+        assert!(taken.clients && messages.len() == 2, "so does the clients' time");
     }
 }

@@ -80,6 +80,10 @@ pub(super) enum Kind {
     Heartbeat,
     HeartbeatResponse,
     TimeoutNow,
+    /// Never reaches the library: see `asked`.
+    ReadAsked,
+    /// Neither does this.
+    ReadAnswered,
     RequestPreVote,
     RequestPreVoteResponse,
 }
@@ -95,11 +99,17 @@ impl Kind {
             8 => Kind::Heartbeat,
             9 => Kind::HeartbeatResponse,
             14 => Kind::TimeoutNow,
+            15 => Kind::ReadAsked,
+            16 => Kind::ReadAnswered,
             17 => Kind::RequestPreVote,
             18 => Kind::RequestPreVoteResponse,
-            // Proposals and reads are not forwarded: their sender couldn't be told what became of them.
+            // Proposals are not forwarded: their sender couldn't be told what became of them.
             _ => return None,
         })
+    }
+
+    pub(super) fn number(self) -> u32 {
+        self.message_type() as u32
     }
 
     pub(super) fn message_type(self) -> MessageType {
@@ -112,6 +122,8 @@ impl Kind {
             Kind::Heartbeat => MessageType::MsgHeartbeat,
             Kind::HeartbeatResponse => MessageType::MsgHeartbeatResponse,
             Kind::TimeoutNow => MessageType::MsgTimeoutNow,
+            Kind::ReadAsked => MessageType::MsgReadIndex,
+            Kind::ReadAnswered => MessageType::MsgReadIndexResp,
             Kind::RequestPreVote => MessageType::MsgRequestPreVote,
             Kind::RequestPreVoteResponse => MessageType::MsgRequestPreVoteResponse,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use coordinator_core::{CallId, Input};
+use coordinator_core::{CallId, Input, answered_anywhere};
 use proto::internal::{Caller, call_request, call_response};
 use proto::v1::{WorkerMessage, worker_message};
 
@@ -21,7 +21,12 @@ impl World {
         request: call_request::Request,
     ) -> Option<CallId> {
         let process = self.members[front].process.as_ref()?;
-        let leader = self.member_of(process.leader?)?;
+        // Whoever answers it: the front itself, if any coordinator may.
+        let leader = if answered_anywhere(&request) && self.random.chance(700) {
+            front
+        } else {
+            self.member_of(process.leader?)?
+        };
         let (front_boot, leader_boot) = (self.members[front].boot, self.members[leader].boot);
         let call = self.calls.add(Call {
             origin,
@@ -32,6 +37,7 @@ impl World {
             broken: false,
             last_up_us: 0,
             last_down_us: 0,
+            sees: answered_anywhere(&request).then(|| self.oracle.applied()),
             renewals: BTreeMap::new(),
         });
         self.send_up(call, Up::Open { caller, request });

@@ -94,7 +94,7 @@ impl World {
                 Wish::Report(report) => self.send_report(member, &report),
                 Wish::Role { term, leading, leader } => self.role_changed(member, term, leading, leader),
                 Wish::Committed { index, term, data } => self.oracle_sees(index, term, &data),
-                Wish::Core(output) => self.core_output(member, output),
+                Wish::Core(output, applied) => self.core_output(member, output, applied),
             }
         }
         if let Some(process) = &self.members[member].process {
@@ -154,7 +154,8 @@ impl World {
                 .calls
                 .by_id
                 .iter()
-                .filter(|(_, call)| call.front == member && call.leader != leader && !call.broken)
+                .filter(|(_, call)| call.front == member && call.leader != member && call.leader != leader)
+                .filter(|(_, call)| !call.broken)
                 .map(|(id, _)| *id)
                 .collect();
             for call in stale {
@@ -184,15 +185,26 @@ impl World {
         self.at(at_us, Event::Peer { to, message });
     }
 
-    fn core_output(&mut self, member: usize, output: Output) {
+    fn core_output(&mut self, member: usize, output: Output, applied: u64) {
         match output {
             Output::Respond { call, response } => {
                 self.check_renewal(member, call, &response);
+                self.check_read(member, call, applied);
                 self.send_down(call, Down::Response(response));
             }
             Output::Finish { call, result } => self.send_down(call, Down::Finish(result)),
             Output::Halt { reason } => self.oracle.violated("I8", format!("a replica stopped: {reason}")),
             _ => {}
+        }
+    }
+
+    /// A read sees all that was committed anywhere when it was asked for.
+    fn check_read(&mut self, member: usize, call: CallId, applied: u64) {
+        let Some(committed) = self.calls.by_id.get(&call).and_then(|call| call.sees) else { return };
+        if applied < committed {
+            let id = self.members[member].id;
+            let detail = format!("member {id} answered a read at index {applied}, asked for after {committed}");
+            self.oracle.violated("I7", detail);
         }
     }
 

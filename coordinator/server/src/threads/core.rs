@@ -25,11 +25,16 @@ use crate::{
 
 /// The core is told of time at least so often.
 const TICK: Duration = Duration::from_millis(50);
-/// Under load rounds begin no closer to one another than this, so that more calls share one: each round that goes to
-/// the log or asks for leadership wakes threads of all three members, which costs far more than the calls themselves.
-const PACE: Duration = Duration::from_micros(500);
+/// Under load clients are listened to only so often for each call that waits, so that more of them share a round: each
+/// that goes to the log or asks for leadership wakes threads of all three members, which costs far more than the calls
+/// themselves. What consensus and workers say is heard at once.
+const PACE_A_CALL: Duration = Duration::from_micros(60);
+const PACE_AT_MOST: Duration = Duration::from_micros(2_500);
 /// Calls that wait for an answer from which on there is load. Whoever calls alone waits for nobody.
 const LOAD: usize = 8;
+/// By what part the highest number of late loses with each round: answers go out together, and a moment later nobody
+/// seems to wait.
+const FORGET: usize = 8;
 
 /// What others may know of the core without asking it.
 pub struct Published {
@@ -66,7 +71,8 @@ pub struct Parts {
 /// Starts the thread. It ends when its inbox is closed.
 pub fn start(parts: Parts) -> std::io::Result<JoinHandle<()>> {
     super::spawn("core", move || {
-        let thread = Thread { parts, sinks: HashMap::new(), statuses: Vec::new(), gone: Vec::new(), longest: None };
+        let thread =
+            Thread { parts, sinks: HashMap::new(), statuses: Vec::new(), gone: Vec::new(), load: 0, longest: None };
         thread.run();
     })
 }
@@ -78,6 +84,8 @@ struct Thread {
     statuses: Vec<(u64, oneshot::Sender<MemberStatus>)>,
     /// Calls whose callers turned out to be gone while they were answered.
     gone: Vec<CallId>,
+    /// The most calls that waited for an answer of late.
+    load: usize,
     /// The longest round since a snapshot began that is being taken.
     longest: Option<Duration>,
 }
@@ -86,18 +94,19 @@ impl Thread {
     fn run(mut self) {
         let mut messages = Vec::new();
         let mut next_tick = Instant::now() + TICK;
-        let mut last_round = Instant::now();
+        let mut listened = Instant::now();
         loop {
-            if self.parts.core.waiting_callers() >= LOAD {
-                std::thread::sleep(PACE.saturating_sub(last_round.elapsed()));
-            }
             let wait =
                 if self.gone.is_empty() { next_tick.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-            if !self.parts.inbox.take(&mut messages, wait) {
+            let taken = self.parts.inbox.take(&mut messages, wait, listened + self.pace());
+            if taken.closed {
                 return;
             }
             let begun = Instant::now();
-            last_round = begun;
+            if taken.clients {
+                listened = begun;
+                self.load -= self.load.div_ceil(FORGET);
+            }
             let (now, wall) = (clock::boot_ms(), clock::wall_ms());
             for call in std::mem::take(&mut self.gone) {
                 self.parts.core.step(Input::Hangup { call }, now, wall);
@@ -105,6 +114,7 @@ impl Thread {
             for message in messages.drain(..) {
                 self.take(message, now, wall);
             }
+            self.load = self.load.max(self.parts.core.waiting_callers());
             if Instant::now() >= next_tick {
                 self.parts.core.step(Input::Tick, now, wall);
                 next_tick = Instant::now() + TICK;
@@ -120,6 +130,13 @@ impl Thread {
             if let Some(longest) = &mut self.longest {
                 *longest = begun.elapsed().max(*longest);
             }
+        }
+    }
+
+    fn pace(&self) -> Duration {
+        match self.load {
+            few if few < LOAD => Duration::ZERO,
+            many => (PACE_A_CALL * u32::try_from(many).unwrap_or(u32::MAX)).min(PACE_AT_MOST),
         }
     }
 

@@ -157,6 +157,7 @@ impl Thread {
             self.publish_status();
             // The core first: whoever learns of it from the others may call at once.
             self.parts.core.push(CoreInput::Role { term: role.term, leading: role.leading });
+            self.parts.core.push(CoreInput::Led(role.leader.is_some() && !role.leading));
             self.parts.leadership.send_replace(Leadership {
                 term: role.term,
                 leader: role.leader,
