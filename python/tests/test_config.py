@@ -15,7 +15,7 @@ DEV = "[context.dev]\nendpoints = ['https://127.0.0.1:7070']\nca = 'x.pem'\ncert
 
 def settings(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch, project: str = "", **environ: str) -> Settings:
     home = folder / "home"
-    (home / ".config/millgrid").mkdir(parents=True)
+    (home / ".config/millgrid").mkdir(parents=True, exist_ok=True)
     (home / ".config/millgrid/config.toml").write_text(text)
     (home / ".config/millgrid/x.pem").write_text("pem")
     work = folder / "work"
@@ -60,3 +60,14 @@ def test_what_is_wrong_is_named(
     with pytest.raises(ConfigurationError) as raised:
         settings(tmp_path, text, monkeypatch, "", **environ)
     assert message in str(raised.value)
+
+
+def test_a_stopped_dev_grid_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As `millgrid dev` writes it: its authority lies in its state directory.
+    (tmp_path / "home/.config/ca").mkdir(parents=True)
+    (tmp_path / "home/.config/ca/ca.pem").write_text("pem")
+    (tmp_path / "home/.config/dev.json").write_text('{"stopped": true}')
+    with pytest.raises(ConfigurationError, match="is stopped"):
+        settings(tmp_path, DEV.replace("ca = 'x.pem'", "ca = '../ca/ca.pem'"), monkeypatch)
+    (tmp_path / "home/.config/dev.json").write_text('{"stopped": false}')
+    assert load(environ={"HOME": str(tmp_path / "home")}).dev

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -90,7 +91,17 @@ def load(
     dev = default_dev or environ.get("MILLGRID_DEV") == "1"
     # The authority of `dev` lies in its state directory: STATE/ca/ca.pem.
     state = Path(values["ca"]).parent.parent if default_dev and "ca" in values else None
+    if state is not None and _is_stopped(state):
+        # Waiting for it would be in vain: it starts at its user's word alone.
+        raise ConfigurationError("the grid of `millgrid dev` is stopped", hint="start it with `millgrid dev`")
     return Settings(endpoints, pem["ca"], pem["cert"], pem["key"], values.get("queue") or "", dev, state)
+
+
+def _is_stopped(state: Path) -> bool:
+    try:
+        return bool(json.loads((state / "dev.json").read_text()).get("stopped"))
+    except (OSError, ValueError):
+        return False
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
@@ -105,8 +106,8 @@ def pieces(grid: Grid, request: jobs.ReadLogsRequest, deadline: float | None = N
         except grpc.RpcError as error:
             tries.failed(error, slot, generation)
         finally:
-            if isinstance(stream, grpc.RpcContext):
-                stream.cancel()  # type: ignore[no-untyped-call]
+            call: Any = stream
+            call.cancel()
 
 
 def _resumed(

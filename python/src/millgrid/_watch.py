@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
@@ -135,7 +136,7 @@ class _Stream:
         self.token = token
         self._stopped = False
         self._started = False
-        self._call: Iterator[jobs.WatchJobsResponse] | None = None
+        self._call: Any = None
         self._thread = threading.Thread(target=self._run, name="millgrid-watch", daemon=True)
 
     def start(self) -> None:
@@ -152,7 +153,7 @@ class _Stream:
 
     def stop(self) -> None:
         self._stopped = True
-        if isinstance(self._call, grpc.RpcContext):
+        if self._call is not None:
             self._call.cancel()
 
     def _run(self) -> None:

@@ -89,7 +89,7 @@ fn on_path(name: &str) -> Option<PathBuf> {
 fn pytest(surroundings: &Surroundings, python: &Path, package: &Path) -> anyhow::Result<Tally> {
     let root = tempfile::Builder::new().prefix("millgrid-python-").tempdir()?;
     let mut tests = Command::new(python);
-    tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp"]).arg(root.path().join("pytest"));
+    tests.args(["-m", "pytest", "-p", "no:cacheprovider", "--basetemp"]).arg(root.path().join("pytest"));
     if let Some(filter) = surroundings.filter {
         tests.args(["-k", filter]);
     }
@@ -100,7 +100,8 @@ fn pytest(surroundings: &Surroundings, python: &Path, package: &Path) -> anyhow:
     let left = leftovers::kill(root.path())?;
     let (ended, output) = ran?;
     let mut tally = count(&output);
-    if ended != Ended::Success {
+    // A run that can't be counted is none.
+    if ended != Ended::Success || tally.passed == 0 {
         tally.failed = tally.failed.max(1);
         show(surroundings, "python-pytest", ended, &output);
     }

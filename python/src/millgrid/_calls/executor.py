@@ -147,7 +147,7 @@ class GridExecutor(Executor):
         # One call a task, where what is asked for is meant for each call.
         self._single = any(options.get(name) for name in ("time", "retries", "at_most_once", "max_failures"))
         # Wrong options are told at once.
-        payload.make_spec(client, len, options, alone=True)
+        payload.check(client, options)
 
     # What Python documents for executors
 

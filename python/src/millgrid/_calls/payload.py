@@ -111,6 +111,19 @@ def pickled_function(function: Callable[..., Any]) -> bytes:
         raise Unpicklable(f"the function `{function_name(function)}` can't be pickled: {error}", hint=hint) from error
 
 
+def check(client: Client, options: CallOptions) -> jobs.JobSpec:
+    """The part of a job that its options decide.
+
+    Raises:
+        InvalidArgument: One can't be meant.
+    """
+    unknown = set(options) - set(CallOptions.__annotations__)
+    if unknown:
+        known = ", ".join(sorted(CallOptions.__annotations__))
+        raise refuse(sorted(unknown)[0], "there is no such option", f"there are: {known}")
+    return needs(options, client.settings.queue)
+
+
 def make_spec(client: Client, function: Callable[..., Any], options: CallOptions, *, alone: bool,
               value: bool = False) -> jobs.JobSpec:
     """A job of functions but for its rows.
@@ -119,12 +132,8 @@ def make_spec(client: Client, function: Callable[..., Any], options: CallOptions
         alone: Each task has one call, and fails as its function does.
         value: The result is for other jobs, too.
     """
-    unknown = set(options) - set(CallOptions.__annotations__)
-    if unknown:
-        known = ", ".join(sorted(CallOptions.__annotations__))
-        raise refuse(sorted(unknown)[0], "there is no such option", f"there are: {known}")
     store = client._blobs.store
-    spec = needs(options, client.settings.queue)
+    spec = check(client, options)
     spec.name = spec.name or function_name(function).replace("{", "").replace("}", "")
     code = pickled_function(function)
     # The runner lies in the attempt's directory, so that tasks start there and go elsewhere themselves.
