@@ -19,10 +19,6 @@ use tokio::{
 };
 use tracing::{error, info};
 
-/// Under many small calls the system's allocator was a tenth of all processor time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// A planned stop waits so long for another member to lead.
 const HANDOVER: Duration = Duration::from_secs(2);
 /// A disk that fails may hang too; the end waits no longer for it.
