@@ -39,15 +39,16 @@ impl From<&v1::History> for History {
 impl History {
     /// For people.
     pub fn screen(&self) -> String {
-        let Self { keep_jobs, moved_jobs, segments, settled_segments, rules_version, .. } = self;
+        let Self { keep_jobs, settled_segments, rules_version, .. } = self;
         let span = duration::exact(Duration::from_secs_f64(self.keep_seconds));
         let kept = match (self.keep_seconds > 0.0, keep_jobs) {
             (true, 1..) => format!("ended jobs stay at hand for {span}, {keep_jobs} of them at most"),
             _ => "ended jobs don't stay at hand".to_owned(),
         };
         let moved = format!(
-            "in the history: {moved_jobs} jobs in {segments} segments, {settled_segments} of them on the disks of most \
-             coordinators"
+            "in the history: {} in {}, {settled_segments} of them on the disks of most coordinators",
+            counted(self.moved_jobs, "job"),
+            counted(self.segments, "segment"),
         );
         let mut rules = format!("rules of the log: version {rules_version}");
         if *rules_version <= WITHOUT_HISTORY {
@@ -55,4 +56,8 @@ impl History {
         }
         format!("{kept}\n{moved}\n{rules}")
     }
+}
+
+fn counted(count: u64, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
 }

@@ -107,6 +107,8 @@ impl JobService for Fake {
         hold_job(HoldJobRequest) -> Job,
         release_job(ReleaseJobRequest) -> Job,
         set_job(SetJobRequest) -> Job,
-        explain_job(ExplainJobRequest) -> Explanation
+        explain_job(ExplainJobRequest) -> Explanation,
+        get_history(GetHistoryRequest) -> History,
+        set_history(SetHistoryRequest) -> History
     }
 }

@@ -469,6 +469,7 @@ impl Core {
 
     fn propose(&mut self, clock: Clock) {
         let time_ms = clock.at(self.now_ms).max(self.state.time_ms());
+        self.plan_with_submits(time_ms);
         while let Some((sequence, entry)) = self.proposals.next_entry(self.settings.proposer, time_ms, self.wall_ms) {
             self.figures.proposed_entries += 1;
             self.outputs.push(Output::Propose { sequence, data: proto::entry::encode(&entry) });

@@ -67,6 +67,12 @@ pub const CACHED_SPECS: usize = 1_024;
 /// Steps of one plan (see `scheduler::plan`).
 pub const PLAN_STEPS: usize = 20_000;
 
+/// Commands in an entry that brings jobs and their starts together, jobs that have not ended besides, and steps of its
+/// plan: an idle grid has nothing better to do, a busy one has.
+pub const IDLE_COMMANDS: usize = 4;
+pub const IDLE_JOBS: u64 = 1_000;
+pub const IDLE_PLAN_STEPS: usize = 2_000;
+
 /// Bytes of one piece of a log.
 pub const LOG_PIECE_BYTES: u32 = 64 << 10;
 

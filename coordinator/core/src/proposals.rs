@@ -99,6 +99,25 @@ impl Proposals {
         Waiting { command, size, waiter }
     }
 
+    /// The commands of the next entry, if it would be the only one on its way, hold so many commands at most, and be
+    /// about jobs.
+    pub(crate) fn lonely_submits(&self, most: usize) -> Option<Vec<Command>> {
+        let count = self.urgent.len() + self.ordinary.len();
+        if !self.flying.is_empty() || count > most || self.bytes >= limits::LARGE_ENTRY_BYTES {
+            return None;
+        }
+        let commands: Vec<Command> =
+            self.urgent.iter().chain(&self.ordinary).map(|waiting| waiting.command.clone()).collect();
+        let submits = |command: &Command| matches!(command.command, Some(command::Command::SubmitJobs(_)));
+        commands.iter().any(submits).then_some(commands)
+    }
+
+    /// Puts a command behind all that wait, whatever they are.
+    pub(crate) fn push_last(&mut self, command: command::Command, waiter: Waiter) {
+        let waiting = self.waiting(command, waiter);
+        self.ordinary.push_back(waiting);
+    }
+
     /// The next entry, when something waits and there is room for one.
     pub(crate) fn next_entry(&mut self, proposer: u64, time_ms: u64, wall_ms: i64) -> Option<(u64, Entry)> {
         let large = self.bytes >= limits::LARGE_ENTRY_BYTES;

@@ -40,7 +40,12 @@ impl Follower {
                 Output::Read { context } => self.asked = Some(context),
                 Output::Respond { call, .. } => self.answered.push(call),
                 Output::Finish { call, result: Err(refusal) } => self.refused.push((call, refusal)),
-                Output::Finish { result: Ok(()), .. } | Output::Applied { .. } | Output::Report(_) => {}
+                Output::Finish { result: Ok(()), .. }
+                | Output::Applied { .. }
+                | Output::Report(_)
+                | Output::KeepSegments { .. } => {}
+                // The upkeep of a new leader.
+                Output::Propose { .. } => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use coordinator_core::{CallId, Core, Input, Output, Settings};
 use proto::internal::{Caller, WorkerConnect, call_request, call_response};
 use proto::v1::{
-    CancelJobRequest, Capacity, CoordinatorMessage, JobSpec, JobState, OpenSession, Role, SubmitJobsRequest,
-    WorkerMessage, coordinator_message, submit_jobs_request::Edge, worker_message,
+    CancelJobRequest, Capacity, CoordinatorMessage, JobSpec, JobState, OpenSession, Role, SubmitJobRequest,
+    SubmitJobsRequest, WorkerMessage, coordinator_message, submit_jobs_request::Edge, worker_message,
 };
 use scheduler::State;
 
@@ -165,5 +165,34 @@ fn a_flow_of_ten_thousand_jobs_is_accepted_whole() {
     office.step(Input::Open { call: CallId(3), caller, request });
     let cancelled = |id: u64| office.core.state().job(id).is_some_and(|job| job.state() == JobState::Cancelled);
     assert!((1..=u64::from(JOBS)).all(cancelled));
+    office.core.state().check().unwrap();
+}
+
+#[test]
+fn on_an_idle_grid_a_job_and_its_start_share_an_entry() {
+    let mut office = Office::new();
+    office.elect();
+    office.take_office();
+    office.connect_worker(1);
+    let submit = |office: &mut Office, call: u64| {
+        let before = office.index;
+        let spec = Some(JobSpec { command: vec!["true".to_owned()], ..JobSpec::default() });
+        let request = call_request::Request::SubmitJob(SubmitJobRequest { spec, request_id: call.to_string() });
+        let caller = Caller { name: "ann".to_owned(), role: Role::Client.into() };
+        office.step(Input::Open { call: CallId(call), caller, request });
+        let Some((_, call_response::Response::Job(job))) =
+            office.answers.iter().rfind(|(answered, _)| *answered == CallId(call))
+        else {
+            panic!("no answer")
+        };
+        (job.id, office.index - before)
+    };
+    let leased = |office: &Office, job: u64| office.core.state().job(job).unwrap().tasks.unwrap().leased;
+    assert_eq!((submit(&mut office, 2), leased(&office, 1)), ((1, 1), 1));
+    // The one cpu is taken: the next job waits, and nothing is said of a start.
+    assert_eq!((submit(&mut office, 3), leased(&office, 2)), ((2, 1), 0));
+    // A repeat starts nothing.
+    assert_eq!(submit(&mut office, 2).0, 1);
+    assert_eq!(leased(&office, 1), 1);
     office.core.state().check().unwrap();
 }

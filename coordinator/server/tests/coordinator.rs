@@ -8,6 +8,8 @@ mod bad_input;
 mod cluster;
 #[path = "coordinator/digests.rs"]
 mod digests;
+#[path = "coordinator/history.rs"]
+mod history;
 #[path = "coordinator/http.rs"]
 mod http;
 #[path = "coordinator/roles.rs"]

@@ -12,6 +12,7 @@ mod exit_codes;
 mod explaining;
 mod garbage;
 mod health;
+mod history;
 mod identity;
 mod json;
 mod leaders;

@@ -69,11 +69,8 @@ impl Header {
             u32::from_le_bytes(bytes)
         };
         let checksum = header[20..CHECKED].try_into().expect("32 bytes were taken");
-        let decoded = Header {
-            number: number(8),
-            is: Expected { bytes: number(12), checksum },
-            compressed: number(16),
-        };
+        let decoded =
+            Header { number: number(8), is: Expected { bytes: number(12), checksum }, compressed: number(16) };
         // Whatever is in front of the checksum is checked by it, the magic too.
         if header != decoded.encode() {
             return Err("its header is damaged");

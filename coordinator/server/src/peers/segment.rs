@@ -22,7 +22,13 @@ pub(super) async fn read(running: &Running, request: FetchSegmentRequest) -> Res
             if unreadable.is_damage() {
                 warn!(%unreadable, "another member asked for a segment of the history that is lost here");
             }
-            Err(status::refused(Code::NotFound, "NOT_FOUND", "the segment isn't on this disk", "ask another member", ""))
+            Err(status::refused(
+                Code::NotFound,
+                "NOT_FOUND",
+                "the segment isn't on this disk",
+                "ask another member",
+                "",
+            ))
         }
     }
 }

@@ -35,10 +35,7 @@ pub struct Reading {
 }
 
 /// Starts the thread. It ends at [`Message::Stop`].
-pub fn start(
-    parts: Parts,
-    keeper: Sender<keeping::Message>,
-) -> std::io::Result<(Sender<Message>, JoinHandle<()>)> {
+pub fn start(parts: Parts, keeper: Sender<keeping::Message>) -> std::io::Result<(Sender<Message>, JoinHandle<()>)> {
     let (sender, inbox): (_, Receiver<Message>) = channel();
     let mut thread = Thread { parts, keeper, myself: sender.clone(), recent: Recent::default() };
     let handle = super::super::spawn("archives", move || {

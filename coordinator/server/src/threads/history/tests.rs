@@ -1,6 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use coordinator_core::Input;
 use tempfile::TempDir;
@@ -54,7 +58,8 @@ impl Alone {
     fn told(&self) -> Vec<Input> {
         let mut messages = Vec::new();
         while messages.is_empty() {
-            assert!(self.parts.core.take(&mut messages, Duration::from_secs(60)));
+            let taken = self.parts.core.take(&mut messages, Duration::from_secs(60), Instant::now());
+            assert!(!taken.closed);
         }
         let input = |message| match message {
             Message::Input(input) => input,
