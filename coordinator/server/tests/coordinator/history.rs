@@ -78,7 +78,7 @@ async fn a_member_without_its_history_fetches_it_and_one_that_reads_first_does_t
     let mut damaged = whole.clone();
     *damaged.last_mut().unwrap() ^= 1;
     fs::write(segment(&nodes[(leading + 1) % 3], 1), &damaged).unwrap();
-    let job = get(&authority, &nodes[0], 1).await.unwrap();
+    let job = get(&authority, &nodes[leading], 1).await.unwrap();
     assert_eq!(job.state(), JobState::Cancelled);
     eventually("it is there again", || async {
         fs::read(segment(&nodes[leading], 1)).ok().filter(|file| *file == whole).map(|_| ())
