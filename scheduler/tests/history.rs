@@ -1,4 +1,5 @@
 //! Jobs that are larger than a segment, and what a state says that has some of their segments and not all.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 

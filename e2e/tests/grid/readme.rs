@@ -26,6 +26,11 @@ fn every_console_block_about_jobs_does_what_it_shows() {
     check("docs/jobs.md");
 }
 
+#[test]
+fn every_console_block_about_the_history_does_what_it_shows() {
+    check("docs/history.md");
+}
+
 fn check(page: &str) {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page)).unwrap();
     let blocks = blocks(&text);

@@ -231,7 +231,8 @@ impl Thread {
         self.segments = u32::try_from(segments.len()).expect("segments are numbered by u32");
         self.missing.clear();
         self.unverified.clear();
-        let (mut ranges, mut held): (Vec<(u32, u32)>, Option<(u32, u32)>) = Default::default();
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        let mut held: Option<(u32, u32)> = None;
         for (number, segment) in (1..).zip(segments) {
             let expected = Expected::from(segment);
             if self.parts.files.has(number, &expected) {
