@@ -80,7 +80,7 @@ fn a_watch_and_a_log_of_what_has_moved_end_as_before() {
     let [Ok(Response::WatchJobs(shown))] = &answers[..] else { panic!("{answers:?}") };
     assert_eq!((shown.reset, shown.jobs[0].state()), (true, v1::JobState::Cancelled));
     let read = ReadLogsRequest { job_id: job, follow: true, ..ReadLogsRequest::default() };
-    let call = grid.open(Request::ReadLogs(read.clone()));
+    let call = grid.open(Request::ReadLogs(read));
     // It never ran: there is nothing to say, and nothing to wait for.
     assert_eq!(grid.answers(call), []);
     let call = grid.open(Request::ReadLogs(ReadLogsRequest { index: 3, ..read }));
