@@ -86,7 +86,7 @@ impl Core {
         if self.led {
             self.begin_round();
         }
-        let late = self.reads.late(self.now_ms.saturating_sub(limits::READ_ROUND_MS));
+        let late = self.reads.late(self.now_ms.saturating_sub(limits::FOLLOWER_WAIT_MS));
         self.turn_away(late);
     }
 

@@ -111,5 +111,8 @@ pub const SEGMENTS_PER_PAGE: usize = 8;
 /// Segments that are cut before a majority has them.
 pub const UNSETTLED_SEGMENTS: u32 = 8;
 
+/// Milliseconds that a follower's reads wait for its state to get as far as the leader said; then the leader is to answer.
+pub const FOLLOWER_WAIT_MS: u64 = 200;
+
 /// Milliseconds until a round that was not confirmed is begun anew.
 pub const READ_ROUND_MS: u64 = 1_000;

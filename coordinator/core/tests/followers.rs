@@ -118,9 +118,9 @@ fn a_question_that_is_lost_and_a_state_that_does_not_come_are_not_waited_for() {
     follower.read(2);
     let context = follower.asked.take().unwrap();
     follower.step(Input::ReadReady { context, index: 9 }, NOW_MS);
-    follower.step(Input::Tick, NOW_MS + 900);
+    follower.step(Input::Tick, NOW_MS + 150);
     follower.check_refused(&[1]);
-    follower.step(Input::Tick, NOW_MS + 1_100);
+    follower.step(Input::Tick, NOW_MS + 300);
     follower.check_refused(&[1, 2]);
 }
 

@@ -55,11 +55,14 @@ impl Front {
         request: call_request::Request,
     ) -> Result<call_response::Response, Status> {
         let deadline = Instant::now() + CALL_WAIT;
+        let mut anywhere = answered_anywhere(&request);
         loop {
-            let mut call = self.open_until(extensions, request.clone(), deadline).await?;
+            let mut call = self.open_until(extensions, request.clone(), anywhere, deadline).await?;
             match call.next().await {
                 Some(Ok(response)) => return Ok(response),
                 Some(Err(refused)) if refused.reason == refusal::NOT_LEADER && Instant::now() < deadline => {
+                    // This member may be too far behind, which the leader never is.
+                    anywhere = false;
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 Some(Err(refused)) => return Err(status::from_refusal(&refused)),
@@ -71,13 +74,15 @@ impl Front {
     /// Opens a call at whoever leads, as soon as somebody does.
     async fn open(&self, extensions: &Extensions, request: call_request::Request) -> Result<Call, Status> {
         let wait = if matches!(request, call_request::Request::WorkerConnect(_)) { STREAM_WAIT } else { CALL_WAIT };
-        self.open_until(extensions, request, Instant::now() + wait).await
+        let anywhere = answered_anywhere(&request);
+        self.open_until(extensions, request, anywhere, Instant::now() + wait).await
     }
 
     async fn open_until(
         &self,
         extensions: &Extensions,
         request: call_request::Request,
+        anywhere: bool,
         deadline: Instant,
     ) -> Result<Call, Status> {
         let identity = identity(extensions)?;
@@ -90,7 +95,7 @@ impl Front {
                 "",
             ));
         }
-        route(&*self.member.running()?, &identity, request, deadline).await
+        route(&*self.member.running()?, &identity, request, anywhere, deadline).await
     }
 
     fn running(&self) -> Result<Arc<Running>, Status> {
@@ -103,17 +108,17 @@ fn identity(extensions: &Extensions) -> Result<Arc<Identity>, Status> {
     extensions.get::<Arc<Identity>>().cloned().ok_or_else(|| Status::unauthenticated("unknown caller"))
 }
 
-/// Hands a call to the core that leads, here or behind a relay, or to the one here when any may answer; waits for a
-/// leader until `deadline`.
+/// Hands a call to the core that leads, here or behind a relay, or with `anywhere` to the one here, whoever leads; waits
+/// for a leader until `deadline`.
 pub async fn route(
     running: &Running,
     identity: &Identity,
     mut request: call_request::Request,
+    anywhere: bool,
     deadline: Instant,
 ) -> Result<Call, Status> {
     let (mut leadership, mut links) = (running.leadership(), running.links());
     let mut caller = identity.caller();
-    let anywhere = answered_anywhere(&request);
     loop {
         let leads = *leadership.borrow_and_update();
         let link = links.borrow_and_update().clone();

@@ -53,7 +53,7 @@ const MOST_LINES: usize = 400;
 const MINUTES: &str = "40";
 
 /// By then each planted bug must have been found.
-const PLANTED_MINUTES: &str = "200";
+const PLANTED_MINUTES: &str = "600";
 
 fn tidy(surroundings: &Surroundings) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();

@@ -64,7 +64,7 @@ impl ClusterService for Front {
             running.begin_transfer(&request.member).map_err(|refused| status::from_refusal(&refused))?;
         } else {
             let ask = call_request::Request::TransferLeader(request);
-            let mut call = route(&running, &identity, ask, Instant::now() + TRANSFER_WAIT).await?;
+            let mut call = route(&running, &identity, ask, false, Instant::now() + TRANSFER_WAIT).await?;
             // The leader answers only to refuse: when it resigns, the relay breaks.
             tokio::select! {
                 answer = call.next() => if let Some(Err(refused)) = answer
@@ -118,7 +118,7 @@ async fn mark(running: &Running) -> Option<u64> {
     let deadline = Instant::now() + MEMBER_TIMEOUT;
     let asked = async {
         let request = call_request::Request::Mark(MarkRequest {});
-        let mut call = route(running, &identity, request, deadline).await.ok()?;
+        let mut call = route(running, &identity, request, false, deadline).await.ok()?;
         match call.next().await? {
             Ok(call_response::Response::Mark(mark)) => Some(mark.index),
             _ => None,
