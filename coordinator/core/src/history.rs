@@ -299,9 +299,11 @@ impl Core {
     fn go_on_with(&mut self, read: Read, archives: &[Arc<Archive>]) -> Result<(), Refusal> {
         let Read { call, jobs, detail, purpose } = read;
         let unreadable = |error: scheduler::Malformed| unavailable(&error.to_string());
+        // Once for all: thousands may be asked for together.
+        let state = self.state.with_archives(archives, detail).map_err(unreadable)?;
         for job in jobs {
             // One that was asked for can't come back into the state.
-            let moved = self.state.moved_job(job, archives, detail).map_err(unreadable)?;
+            let moved = state.alone(job);
             let moved = moved.ok_or_else(|| unavailable("a segment of the history doesn't hold what it should"))?;
             self.history.moved.entry(call).or_default().insert(job, moved);
         }
@@ -310,7 +312,6 @@ impl Core {
             Purpose::Write(waiter, outcome) => self.answer_write(call, waiter, outcome),
             Purpose::Feed => self.logs.stir(call),
             Purpose::List(caller, request) => {
-                let state = self.state.with_archives(archives, Detail::Record).map_err(unreadable)?;
                 let (response, _) = queries::list_jobs(&state, &caller, &request)?;
                 self.reply(call, Response::ListJobs(response));
             }

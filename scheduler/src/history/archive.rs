@@ -139,12 +139,13 @@ impl State {
         segments
     }
 
-    /// A job that has left, alone in a state of its own, if all of it that is asked for is in these segments.
-    pub fn moved_job(&self, job: u64, archives: &[Arc<Archive>], detail: Detail) -> Result<Option<Self>, Malformed> {
-        let Some(record) = self.with_archives(archives, detail)?.jobs.shared(job).cloned() else { return Ok(None) };
+    /// A job alone in a state of its own, to be looked at for as long as somebody likes: a clone of the whole state would
+    /// keep all of it.
+    pub fn alone(&self, job: u64) -> Option<Self> {
+        let record = self.jobs.shared(job)?.clone();
         // Sessions keep their numbers for ever, and workers their names.
         let session_workers = self.session_workers.clone();
-        Ok(Some(Self { session_workers, jobs: Jobs::alone(job, record), ..Self::new() }))
+        Some(Self { session_workers, jobs: Jobs::alone(job, record), ..Self::new() })
     }
 
     /// This state with all jobs of these segments that have left it put back, to be looked at alone: its indexes don't
