@@ -39,6 +39,7 @@ pub struct Identity {
 /// bootstrap   cluster id and first members     written once; comes after the empty log
 /// log/        segments
 /// snapshots/  the newest two
+/// history/    segments of what has left the state; not this crate's
 /// reserve     room that the log gives up when the disk is full
 /// sync-failed only after a failed fsync: nothing is started from this directory any more
 /// ```

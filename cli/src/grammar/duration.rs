@@ -9,8 +9,14 @@ const MAX: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// A span above zero.
 pub fn parse(text: &str) -> Result<Duration, Malformed> {
-    let malformed =
-        |what: &str| Malformed::new(format!("{what}; write a time such as `90s`, `1h30m`, `2d` or `1-12:00:00`"));
+    match or_zero(text)? {
+        Duration::ZERO => Err(malformed("a time must be above zero")),
+        span => Ok(span),
+    }
+}
+
+/// A span that may be zero.
+pub fn or_zero(text: &str) -> Result<Duration, Malformed> {
     let duration = if text.contains(':') {
         clock(text).ok_or_else(|| malformed("not [D-]HH:MM:SS"))?
     } else {
@@ -19,11 +25,11 @@ pub fn parse(text: &str) -> Result<Duration, Malformed> {
             _ => malformed("not a time"),
         })?
     };
-    match duration {
-        Duration::ZERO => Err(malformed("a time must be above zero")),
-        long if long > MAX => Err(malformed("longer than a hundred years")),
-        fine => Ok(fine),
-    }
+    if duration > MAX { Err(malformed("longer than a hundred years")) } else { Ok(duration) }
+}
+
+fn malformed(what: &str) -> Malformed {
+    Malformed::new(format!("{what}; write a time such as `90s`, `1h30m`, `2d` or `1-12:00:00`"))
 }
 
 fn clock(text: &str) -> Option<Duration> {

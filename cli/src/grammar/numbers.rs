@@ -65,9 +65,9 @@ pub fn time_limit(text: &str) -> Result<Duration, Malformed> {
     if lifts(text) { Ok(Duration::ZERO) } else { duration::parse(text) }
 }
 
-/// A span of time that may be zero.
+/// A span of time that may be zero, with or without a unit then.
 pub fn span(text: &str) -> Result<Duration, Malformed> {
-    if text == "0" { Ok(Duration::ZERO) } else { duration::parse(text) }
+    if text == "0" { Ok(Duration::ZERO) } else { duration::or_zero(text) }
 }
 
 /// A number from 0.
@@ -113,7 +113,10 @@ mod tests {
         for text in ["", "None", "-1", "+1", "1.5", "4294967296", "many"] {
             assert!(limit::<u32>(text).is_err(), "{text:?}");
         }
-        assert_eq!((span("0"), span("7d")), (Ok(Duration::ZERO), Ok(Duration::from_secs(7 * 86_400))));
+        for text in ["0", "0s", "00:00:00"] {
+            assert_eq!(span(text), Ok(Duration::ZERO), "{text:?}");
+        }
+        assert_eq!(span("7d"), Ok(Duration::from_secs(7 * 86_400)));
         assert!(span("none").is_err() && span("7").is_err());
         assert_eq!((count("0"), count("1000000")), (Ok(0), Ok(1_000_000)));
         assert!(count("none").is_err() && count("-1").is_err());

@@ -62,6 +62,8 @@ struct Thread {
     waiting: VecDeque<(u32, Bytes)>,
     waiting_bytes: usize,
     store_at: Instant,
+    /// That the disk takes nothing was told.
+    troubled: bool,
     missing: BTreeMap<u32, Expected>,
     /// The next one that is fetched is the first missing one from here on: one that nobody has holds up no other.
     cursor: u32,
@@ -82,6 +84,7 @@ impl Thread {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             store_at: now,
+            troubled: false,
             missing: BTreeMap::new(),
             cursor: 0,
             fetching: false,
@@ -172,15 +175,14 @@ impl Thread {
         let expected = Expected::of(&data);
         let here = self.parts.files.has(number, &expected) && self.parts.files.read(number, Some(&expected)).is_ok();
         if here {
-            self.stored(number, number);
+            self.missing.remove(&number);
+            self.held(number, number);
             return Ok(());
         }
         match self.parts.files.store(number, &data) {
-            Ok(()) => self.stored(number, number),
+            Ok(()) => self.stored(number),
             Err(failure) if failure.exit_code() == 1 => {
-                if self.waiting.is_empty() {
-                    warn!(number, %failure, "can't store a segment of the history; it is tried again");
-                }
+                self.in_trouble(number, &failure);
                 self.store_at = Instant::now() + PAUSE;
                 self.wait(number, data);
             }
@@ -205,14 +207,14 @@ impl Thread {
         match self.parts.files.store(number, data) {
             Ok(()) => {
                 self.fetch_at = Instant::now() + FETCH_PACE;
-                self.stored(number, number);
+                self.stored(number);
                 if self.missing.is_empty() {
                     info!(segments = self.segments, "nothing of the history is missing here any more");
                 }
                 Ok(())
             }
             Err(failure) if failure.exit_code() == 1 => {
-                warn!(number, %failure, "can't store a segment of the history; it is tried again");
+                self.in_trouble(number, &failure);
                 self.fetch_at = Instant::now() + PAUSE;
                 Ok(())
             }
@@ -220,11 +222,19 @@ impl Thread {
         }
     }
 
-    fn stored(&mut self, first: u32, last: u32) {
-        for number in first..=last {
-            self.missing.remove(&number);
+    fn stored(&mut self, number: u32) {
+        self.missing.remove(&number);
+        if std::mem::take(&mut self.troubled) {
+            info!(number, "the disk takes segments of the history again");
         }
-        self.held(first, last);
+        self.held(number, number);
+    }
+
+    /// Says once that the disk takes nothing: it is tried every second.
+    fn in_trouble(&mut self, number: u32, failure: &Failure) {
+        if !std::mem::replace(&mut self.troubled, true) {
+            warn!(number, %failure, "can't store a segment of the history; it is tried again");
+        }
     }
 
     fn keep(&mut self, segments: &Segments) {
