@@ -91,7 +91,7 @@ impl Default for Metrics {
         let snapshot_pause = Gauge::default();
         registry.register_with_unit(
             "snapshot_apply_pause",
-            "Longest time for which nothing was applied while the newest snapshot was taken",
+            "Longest processor time in which the core applied nothing while the newest snapshot was taken",
             Unit::Seconds,
             snapshot_pause.clone(),
         );

@@ -14,7 +14,7 @@ use replication::{Input as Step, Proposal};
 use tokio::sync::{oneshot, watch};
 use tracing::{error, info};
 
-use super::{digests, history::History, replica, snapshots};
+use super::{digests, history::History, pauses::Pauses, replica, snapshots};
 use crate::{
     calls::{Delivery, Sink},
     clock,
@@ -71,9 +71,8 @@ pub struct Parts {
 /// Starts the thread. It ends when its inbox is closed.
 pub fn start(parts: Parts) -> std::io::Result<JoinHandle<()>> {
     super::spawn("core", move || {
-        let thread =
-            Thread { parts, sinks: HashMap::new(), statuses: Vec::new(), gone: Vec::new(), load: 0, longest: None };
-        thread.run();
+        let (sinks, pauses) = (HashMap::new(), Pauses::default());
+        Thread { parts, sinks, statuses: Vec::new(), gone: Vec::new(), load: 0, pauses }.run();
     })
 }
 
@@ -86,8 +85,8 @@ struct Thread {
     gone: Vec<CallId>,
     /// The most calls that waited for an answer of late.
     load: usize,
-    /// The longest round since a snapshot began that is being taken.
-    longest: Option<Duration>,
+    /// How long nothing is applied while a snapshot is being taken.
+    pauses: Pauses,
 }
 
 impl Thread {
@@ -102,9 +101,9 @@ impl Thread {
             if taken.closed {
                 return;
             }
-            let begun = Instant::now();
+            self.pauses.begin_round();
             if taken.clients {
-                listened = begun;
+                listened = Instant::now();
                 self.load -= self.load.div_ceil(FORGET);
             }
             let (now, wall) = (clock::boot_ms(), clock::wall_ms());
@@ -126,10 +125,7 @@ impl Thread {
                 return;
             }
             self.publish();
-            // Nothing is applied while a round lasts, and what a snapshot costs this thread is in its rounds.
-            if let Some(longest) = &mut self.longest {
-                *longest = begun.elapsed().max(*longest);
-            }
+            self.pauses.end_round();
         }
     }
 
@@ -148,12 +144,16 @@ impl Thread {
                     self.sinks.remove(call);
                 }
                 if let Input::SnapshotEnded { stored, .. } = input
-                    && let Some(longest) = self.longest.take()
+                    && let Some(longest) = self.pauses.snapshot_ended()
                     && stored
                 {
                     self.parts.metrics.snapshot_paused(longest);
                 }
-                core.step(input, now, wall);
+                if matches!(input, Input::Committed { .. }) {
+                    self.pauses.applying(|| core.step(input, now, wall));
+                } else {
+                    core.step(input, now, wall);
+                }
             }
             Message::Open { call, caller, request, sink } => {
                 self.sinks.insert(call, sink);
@@ -179,7 +179,7 @@ impl Thread {
                 }
                 Output::Applied { index } => applied = Some(index),
                 Output::Snapshot { index, term, state } => {
-                    self.longest = Some(Duration::ZERO);
+                    self.pauses.snapshot_begun();
                     // The snapshot thread outlives this one.
                     let _ = self.parts.snapshots.send(snapshots::Message::Store { index, term, state });
                 }

@@ -29,7 +29,7 @@ pub struct Message {
 /// Starts the thread. It ends when its senders are gone.
 pub fn start(core: Arc<Inbox>) -> std::io::Result<(Sender<Message>, JoinHandle<()>)> {
     let (sender, inbox): (_, Receiver<Message>) = channel();
-    let handle = super::spawn("digests", move || {
+    let handle = super::spawn_in_background("digests", move || {
         for Message { index, state } in inbox {
             let begun = Instant::now();
             let mut piece = Instant::now();

@@ -50,7 +50,7 @@ pub struct Parts {
 /// Starts the thread. It ends when its senders are gone.
 pub fn start(parts: Parts) -> std::io::Result<(Sender<Message>, JoinHandle<()>)> {
     let (sender, inbox): (_, Receiver<Message>) = channel();
-    let handle = super::spawn("snapshots", move || {
+    let handle = super::spawn_in_background("snapshots", move || {
         for message in inbox {
             match message {
                 Message::Store { index, term, state } => parts.store(index, term, *state),
