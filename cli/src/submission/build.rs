@@ -122,6 +122,8 @@ pub fn build(mut options: Options, mut words: Words, queue: Option<&str>) -> Res
         after,
         hold: options.hold,
         grace: None,
+        fork_server: None,
+        answers: false,
     };
     check(&spec)?;
     Ok(Built { spec, chunks, after_last })

@@ -9,6 +9,7 @@ use scheduler::{Applied, Backlog, State};
 
 use crate::{
     CallId, Input, Output, Settings,
+    answers::Answers,
     calls::Calls,
     clock::Clock,
     grants::Specs,
@@ -57,6 +58,7 @@ pub struct Core {
     pub(crate) reads: Reads,
     pub(crate) sessions: Sessions,
     pub(crate) watches: Watches,
+    pub(crate) answers: Answers,
     pub(crate) logs: Logs,
     pub(crate) streams: Streams,
     pub(crate) specs: Specs,
@@ -134,6 +136,7 @@ impl Core {
             reads: Reads::default(),
             sessions: Sessions::default(),
             watches: Watches::beginning(index),
+            answers: Answers::default(),
             logs: Logs::default(),
             streams: Streams::default(),
             specs: Specs::default(),
@@ -405,6 +408,7 @@ impl Core {
         }
         self.sessions = Sessions::default();
         self.watches.forget_watchers();
+        self.answers.clear();
         self.logs = Logs::default();
         self.planning = Planning::default();
     }

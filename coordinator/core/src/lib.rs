@@ -8,6 +8,7 @@
 //!
 //! *Invariant*: state changes by committed entries alone; everything else here is soft and dies with leadership.
 
+mod answers;
 mod calls;
 mod clock;
 mod disk;

@@ -48,6 +48,15 @@ pub const WATCHED_JOBS: usize = 1_000;
 /// Messages of one watch or log that its caller has not taken yet; then it waits, and later changes are joined.
 pub const UNTAKEN_MESSAGES: u32 = 16;
 
+/// Bytes of one answer: what a task wrote, told with its end.
+pub const ANSWER_BYTES: usize = 64 << 10;
+
+/// Bytes of all answers that the leader holds.
+pub const ANSWERS_BYTES: usize = 64 << 20;
+
+/// Bytes of answers in one message of a watch; the ends of the others are told without.
+pub const TOLD_ANSWERS_BYTES: usize = 2 << 20;
+
 /// Calls that are open at one time, relayed ones included.
 pub const OPEN_CALLS: usize = 100_000;
 

@@ -184,7 +184,8 @@ impl Core {
             (Stream::Attached { session }, Some(worker_message::Message::Renew(renew))) => {
                 self.sessions.renewals.push((call, *session, renew.nonce));
             }
-            (Stream::Attached { session }, Some(worker_message::Message::Report(report))) => {
+            (Stream::Attached { session }, Some(worker_message::Message::Report(mut report))) => {
+                self.answers.take(&mut report);
                 let report = WorkerReport { session: *session, report: Some(report) };
                 self.proposals.push_urgent(Command::WorkerReport(report), Waiter::Report { call });
             }

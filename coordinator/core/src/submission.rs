@@ -40,6 +40,10 @@ pub(crate) fn read(mut spec: JobSpec) -> Result<JobSubmission, Refusal> {
     for file in &spec.files {
         check_path("files", &file.path)?;
     }
+    if let Some(missing) = missing_of_server(&spec) {
+        let message = format!("it names `{missing}`, which isn't among the job's files");
+        return Err(invalid("fork_server.files", message, "name files that travel along, 1 to 16 of them"));
+    }
     let time_limit_ms = time_limit(spec.time_limit.as_ref(), "time_limit")?;
     let queue_time_limit_ms = time_limit(spec.queue_time_limit.as_ref(), "queue_time_limit")?;
     let total_time_limit_ms = time_limit(spec.total_time_limit.as_ref(), "total_time_limit")?;
@@ -276,6 +280,16 @@ fn row_count(rows: &Rows) -> Result<u64, Refusal> {
         return Err(invalid("array.rows", message, "give the number of rows of each chunk"));
     }
     Ok(rows.rows_in_chunk.iter().map(|rows| u64::from(*rows)).sum())
+}
+
+/// A path that the job's fork server names and the job hasn't.
+fn missing_of_server(spec: &JobSpec) -> Option<&str> {
+    let wanted = &spec.fork_server.as_ref()?.files;
+    let has = |path: &String| spec.files.iter().any(|file| file.path == *path);
+    match wanted.len() {
+        1..=16 => wanted.iter().find(|path| !has(path)).map(String::as_str),
+        _ => Some(""),
+    }
 }
 
 /// Hashes of everything that must live as long as the job.

@@ -215,8 +215,10 @@ impl Core {
                 }
                 let ordinals = now.iter().flat_map(|range| range.first..range.first + range.count);
                 let state = self.history.moved(call, job).unwrap_or(&self.state);
-                tasks.extend(ordinals.filter_map(|ordinal| state.task(job, ordinal, false)));
+                tasks.extend(ordinals.filter_map(|ordinal| Some((ordinal, state.task(job, ordinal, false)?))));
             }
+            self.answers.tell(&mut tasks, limits::TOLD_ANSWERS_BYTES);
+            let tasks = tasks.into_iter().map(|(_, task)| task).collect();
             // A job's end is told last: whoever sees it has seen its tasks.
             let jobs = if watcher.changed_tasks.is_empty() {
                 let state = |job| self.history.moved(call, job).unwrap_or(&self.state);

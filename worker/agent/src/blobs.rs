@@ -15,6 +15,8 @@ use crate::{connection::Coordinators, prepare};
 
 /// Bytes of blobs kept in memory: an array's tasks all want the same ones.
 const KEPT_BYTES: usize = 32 << 20;
+/// Of a file that is small.
+const SMALL_BYTES: usize = 64 << 10;
 
 /// Fetches blobs, and keeps the newest.
 #[derive(Debug, Clone)]
@@ -45,14 +47,18 @@ impl Blobs {
         }
         let path = work.join(relative);
         let content = self.fetch(file.blob.as_ref().unwrap_or(&Blob::default())).await?;
-        let executable = file.executable;
-        let written = tokio::task::spawn_blocking(move || -> io::Result<()> {
+        let (executable, small) = (file.executable, content.len() <= SMALL_BYTES);
+        let write = move || -> io::Result<()> {
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent)?;
             }
             prepare::write(&path, &content, executable)
-        });
-        let written = written.await.map_err(io::Error::other).and_then(|written| written);
+        };
+        // What is small is written sooner than another thread wakes up.
+        let written = match small {
+            true => write(),
+            false => tokio::task::spawn_blocking(write).await.map_err(io::Error::other).and_then(|written| written),
+        };
         written.map_err(|error| prepare::system(&format!("write `{}`", file.path), &error))
     }
 

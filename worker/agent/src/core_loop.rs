@@ -5,7 +5,7 @@ mod keeping;
 mod work;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::Context;
+use bytes::Bytes;
 use tokio::{
     runtime::Handle,
     sync::mpsc,
@@ -30,6 +31,7 @@ use crate::{
     blobs::Blobs,
     config::Config,
     connection::Coordinators,
+    fork_server,
     keeper::{self, Keeper},
     launch::Launcher,
     machine,
@@ -85,6 +87,8 @@ struct Agent {
     lingering: BTreeMap<Key, PathBuf>,
     publishing: BTreeMap<Key, AbortHandle>,
     launcher: Launcher,
+    /// Fork servers that this keeper knows.
+    servers_told: BTreeSet<Bytes>,
     spools: Spools,
     sweeper: Sweeper,
     staging: Handle,
@@ -109,6 +113,7 @@ pub async fn run(config: Config, staging: Handle) -> anyhow::Result<()> {
     std::fs::create_dir_all(&tasks)?;
     // Scripts and inputs may hold secrets of their submitters.
     std::fs::set_permissions(&config.state_dir, std::fs::Permissions::from_mode(0o700))?;
+    fork_server::sweep(&config.state_dir).context("can't remove the files of former fork servers")?;
     let jitter = u64::from_le_bytes(*blake3::hash(config.name.as_bytes()).as_bytes().first_chunk().unwrap_or(&[0; 8]));
     let (events, mut incoming) = mpsc::unbounded_channel();
     let grid = Arc::new(Coordinators::new(&config, jitter)?);
@@ -143,6 +148,7 @@ pub async fn run(config: Config, staging: Handle) -> anyhow::Result<()> {
         }),
         grid,
         launcher: Launcher::new(&config),
+        servers_told: BTreeSet::new(),
         spools: Spools::new(tasks),
         sweeper: Sweeper::start()?,
         events,

@@ -9,7 +9,7 @@ use proto::{
 };
 use worker_core::Task;
 
-use crate::{config::Config, machine};
+use crate::{config::Config, fork_server::ForkServer, machine};
 
 /// Variables of the agent's own that tasks get.
 const INHERITED: [&str; 3] = ["PATH", "HOME", "LANG"];
@@ -47,6 +47,8 @@ pub struct Launch {
     pub grace_ms: u64,
     /// What it may use.
     pub resources: Resources,
+    /// What could make its process faster than loading its program.
+    pub fork_server: Option<ForkServer>,
 }
 
 /// Makes launches; keeps what is the same for all tasks of a job.
@@ -62,7 +64,7 @@ pub struct Plan {
     job: Arc<GrantedJob>,
     argv: Vec<Text>,
     environment: Vec<Text>,
-    fixed: Vec<Bytes>,
+    inherited: Vec<Bytes>,
     grace_ms: u64,
 }
 
@@ -116,13 +118,11 @@ impl Plan {
     fn new(job: Arc<GrantedJob>, inherited: &[Bytes]) -> Self {
         let default = JobSpec::default();
         let spec = job.spec.as_ref().unwrap_or(&default);
-        let mut fixed = inherited.to_vec();
-        fixed.push(entry("MILLGRID_JOB_ID", job.job_id.to_string().as_bytes()));
         let environment = spec.env.iter().map(|(name, value)| Text::new(format!("{name}={value}"))).collect();
         Self {
             argv: spec.command.iter().cloned().map(Text::new).collect(),
             environment,
-            fixed,
+            inherited: inherited.to_vec(),
             grace_ms: spec.grace.as_ref().map_or(GRACE_MS, milliseconds),
             job,
         }
@@ -155,9 +155,12 @@ impl Plan {
         }
         let task = values.task;
         let Resources { cpu_milli, memory_mib, gpus, .. } = task.resources;
-        let mut env = Vec::with_capacity(self.fixed.len() + self.environment.len() + 9);
-        env.extend(self.fixed.iter().cloned());
+        let own = self.environment.iter().map(expand).collect::<Result<Vec<Bytes>, Malformed>>()?;
+        let fork_server = ForkServer::of(self.spec(), &argv, [&self.inherited[..], &own].concat());
+        let mut env = Vec::with_capacity(self.inherited.len() + own.len() + 10);
+        env.extend(self.inherited.iter().cloned());
         env.extend([
+            entry("MILLGRID_JOB_ID", self.job.job_id.to_string().as_bytes()),
             entry("MILLGRID_CPUS", cpus(cpu_milli).as_bytes()),
             entry("MILLGRID_MEMORY_MIB", memory_mib.to_string().as_bytes()),
             entry("MILLGRID_GPUS", gpus.to_string().as_bytes()),
@@ -170,12 +173,11 @@ impl Plan {
             env.push(entry("MILLGRID_ENTRY", task.row.as_bytes()));
         }
         // Last, so that what the user sets wins.
-        for text in &self.environment {
-            env.push(expand(text)?);
-        }
+        env.extend(own);
         let chdir = &self.spec().chdir;
         let directory = if chdir.is_empty() { work.to_string_lossy().into_owned() } else { chdir.clone() };
-        Ok(Launch { argv, env: last_of_each(env), directory, grace_ms: self.grace_ms, resources: task.resources })
+        let (grace_ms, resources) = (self.grace_ms, task.resources);
+        Ok(Launch { argv, env: last_of_each(env), directory, grace_ms, resources, fork_server })
     }
 
     /// The job's outputs with this task's values.

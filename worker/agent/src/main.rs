@@ -6,6 +6,7 @@ mod blobs;
 mod config;
 mod connection;
 mod core_loop;
+mod fork_server;
 mod job_outputs;
 mod keeper;
 mod launch;

@@ -13,6 +13,7 @@ use worker_core::{Failure, Task};
 use crate::{
     blobs::Blobs,
     connection::Coordinators,
+    fork_server::ForkServer,
     job_outputs,
     launch::{Launch, Malformed, Plan, Values},
     stage::{Stage, StageFailure},
@@ -71,7 +72,8 @@ pub fn make(task: &Task, plan: &Plan, places: &Places, sweeper: &Sweeper) -> Res
     Ok(Ready { launch, outputs: plan.outputs(&values)? })
 }
 
-/// Brings what comes from elsewhere into the directory: local files, then inputs.
+/// Brings what comes from elsewhere into the directory: local files, then inputs. The files of its fork server go into
+/// the state directory.
 pub async fn fetch(
     task: &Task,
     plan: &Plan,
@@ -79,10 +81,14 @@ pub async fn fetch(
     stage: &Stage,
     blobs: &Blobs,
     grid: &Coordinators,
+    server: Option<(&ForkServer, &Path)>,
 ) -> Result<(), Failure> {
     let work = places.directory.join(WORK);
     for file in &plan.spec().files {
         blobs.place(&work, file).await?;
+    }
+    if let Some((server, state_dir)) = server {
+        server.settle(state_dir, blobs).await?;
     }
     let inputs = job_outputs::resolve(grid, stage, plan.inputs(&Values::new(task)?)?).await?;
     stage.stage_in(&work, &inputs).await.map_err(|failure| staging(Cause::StageIn, failure))

@@ -26,13 +26,15 @@ pub struct Record {
     pub bundle: u32,
     /// It has a scratch directory.
     pub scratch: bool,
+    /// What it wrote to standard output is told with its end.
+    pub answers: bool,
 }
 
 impl Record {
     /// Of an attempt for which nothing was done yet.
     pub fn new(directory: PathBuf, memo: Memo) -> Self {
         let scratch = memo.resources.is_some_and(|resources| resources.scratch_gib > 0);
-        Self { directory, memo, launch: None, working: None, logs: Logs::Spooled, bundle: 0, scratch }
+        Self { directory, memo, launch: None, working: None, logs: Logs::Spooled, bundle: 0, scratch, answers: false }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the core is told.
 
+use bytes::Bytes;
 use proto::v1::{Capacity, CoordinatorMessage, Manifest, Resources};
 
 use crate::Key;
@@ -155,6 +156,8 @@ pub struct Exit {
     pub stderr_bytes: u64,
     /// The bundle that its logs will be in; 0: objects of their own, or none.
     pub log_bundle: u32,
+    /// Its standard output, of a job that wants it told.
+    pub answer: Option<Bytes>,
 }
 
 /// The kinds of end that a keeper tells apart.

@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Write},
     os::fd::{AsRawFd, RawFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
@@ -122,6 +122,11 @@ impl Slot {
     /// The file into which a new process writes itself.
     pub fn entrance(&self) -> RawFd {
         self.procs.as_raw_fd()
+    }
+
+    /// Moves a process into it.
+    pub fn admit(&self, pid: i32) -> io::Result<()> {
+        (&self.procs).write_all(pid.to_string().as_bytes())
     }
 
     /// Kills what is left in it and gives it back; whether the kernel killed for want of memory.

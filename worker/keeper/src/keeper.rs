@@ -30,7 +30,7 @@ use crate::{
     guardian::Guardian,
     memory,
     protocol::{FromAgent, from_agent::Message},
-    reaper,
+    reaper, servers,
     shared::Shared,
     signals, socket,
     spawn::Stack,
@@ -77,6 +77,9 @@ pub fn run(directory: &Path) -> Result<(), Failure> {
         let failure = reaper::run(&reaped, &guardian, guardian_pid);
         assert!(reaped.lock().ending, "cannot wait for children: {failure}");
     })?;
+    let served = shared.clone();
+    let stack = Stack::new().map_err(Failure::system("map a stack"))?;
+    start("fork-servers", move || servers::run(&served, stack))?;
     let watched = shared.clone();
     start("memory", move || memory::run(&watched))?;
 
@@ -220,6 +223,7 @@ impl Keeper<'_> {
                     Some(Message::Stop(stop)) => table.stop(&stop, now),
                     Some(Message::Forget(forget)) => table.forget(&forget.keys),
                     Some(Message::SetTimeLimit(limit)) => table.set_time_limit(&limit),
+                    Some(Message::SetForkServer(definition)) => table.servers.set(definition, now),
                     Some(Message::Shutdown(_)) => table.end_all(now),
                     // Of an agent newer than this keeper.
                     None => {}

@@ -10,7 +10,7 @@
 //! bytes, [`Client`] is a blocking agent's end.
 //!
 //! Inside: the main thread owns the socket and the timers, a few threads spawn, one reaps, one watches memory
-//! if a task asked for that. They share one [`table`] under one lock, which is never held over a system call
+//! if a task asked for that, one looks after fork servers, which make processes faster than loading a program can. They share one [`table`] under one lock, which is never held over a system call
 //! that waits.
 
 mod board;
@@ -26,6 +26,7 @@ mod memory;
 mod prepare;
 mod process;
 mod reaper;
+mod servers;
 mod shared;
 mod signals;
 mod socket;

@@ -26,11 +26,16 @@ pub(crate) fn run(shared: &Shared, guardian: &Guardian, mut guardian_pid: i32) -
         }
         let mut table = shared.lock();
         // It may be quicker than the thread that made it.
-        while !table.knows(pid) {
+        let newest = table.newest_making();
+        while !table.knows(pid, newest) {
             table = shared.entered.wait(table).expect("a panic ends the process");
         }
-        table.reap(pid, boottime_ms());
+        let task = table.reap(pid, boottime_ms());
         drop(table);
-        shared.wake();
+        if task {
+            shared.wake();
+        } else {
+            shared.wake_servers();
+        }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     pub ordered: Condvar,
     /// A process was entered, or there is none to enter: the reaping thread may look again.
     pub entered: Condvar,
+    /// A fork server has made a process, or won't.
+    pub forked: Condvar,
     /// A process whose memory is to be watched may be there.
     pub to_watch: Condvar,
     wake: OwnedFd,
@@ -30,6 +32,7 @@ pub(crate) struct Shared {
     /// Of `CLOCK_MONOTONIC`, relative.
     soon: OwnedFd,
     soon_set: AtomicBool,
+    servers: OwnedFd,
 }
 
 /// What can wait is sent so much later at the latest: a short process's start goes out with its end, at the cost
@@ -38,19 +41,22 @@ const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 impl Shared {
     pub fn new(table: Table) -> Result<Shared, Failure> {
-        let wake =
-            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(Failure::system("make an eventfd"))?;
+        let event =
+            || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(Failure::system("make an eventfd"));
+        let (wake, servers) = (event()?, event()?);
         let soon = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
             .map_err(Failure::system("make a timer"))?;
         Ok(Shared {
             table: Mutex::new(table),
             ordered: Condvar::new(),
             entered: Condvar::new(),
+            forked: Condvar::new(),
             to_watch: Condvar::new(),
             wake,
             woken: AtomicBool::new(false),
             soon,
             soon_set: AtomicBool::new(false),
+            servers,
         })
     }
 
@@ -97,5 +103,20 @@ impl Shared {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.soon, &mut count);
         self.soon_set.store(false, Ordering::SeqCst);
+    }
+
+    /// Readable after [`Shared::wake_servers`].
+    pub fn servers_fd(&self) -> impl AsFd {
+        &self.servers
+    }
+
+    /// Makes the thread of the fork servers look at the table.
+    pub fn wake_servers(&self) {
+        let _ = rustix::io::write(&self.servers, &1u64.to_ne_bytes());
+    }
+
+    /// Takes back what [`Shared::wake_servers`] did, likewise.
+    pub fn servers_woken(&self) {
+        let _ = rustix::io::read(&self.servers, &mut [0; 8]);
     }
 }

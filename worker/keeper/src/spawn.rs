@@ -13,7 +13,7 @@ use std::{
     sync::atomic::{AtomicI32, Ordering},
 };
 
-use crate::{prepare::Prepared, protocol::End};
+use crate::{prepare::Prepared, protocol::End, servers::CONTROL};
 
 /// Bytes of the stack on which the new process prepares itself; it needs about 1 KiB.
 const STACK_LEN: usize = 64 << 10;
@@ -62,15 +62,17 @@ pub(crate) struct Spawned {
 
 /// Makes a process and returns when its program is loaded, or could not be.
 ///
-/// `place` receives the process id before the program starts. Fails when there is no process at all. All signals
+/// `place` receives the process id before the program starts; `control` becomes its descriptor
+/// [`crate::servers::CONTROL`]. Fails when there is no process at all. All signals
 /// must be blocked in the calling thread, which must never end.
 pub(crate) fn spawn(
     prepared: &Prepared,
     place: &AtomicI32,
     cgroup: Option<c_int>,
+    control: Option<c_int>,
     stack: &mut Stack,
 ) -> io::Result<Spawned> {
-    let mut birth = Birth { prepared, place, cgroup, parent: std::process::id() as i32, failed: None };
+    let mut birth = Birth { prepared, place, cgroup, control, parent: std::process::id() as i32, failed: None };
     // SAFETY: the new process runs `be_born` on a stack of its own, in our memory, while this thread waits: so
     // `birth` outlives its use. `be_born` makes only system calls and touches nothing but `birth`, `place` and
     // its stack. CLONE_SIGHAND is absent: what it does to signals is its own.
@@ -94,6 +96,7 @@ struct Birth<'a> {
     prepared: &'a Prepared,
     place: &'a AtomicI32,
     cgroup: Option<c_int>,
+    control: Option<c_int>,
     parent: i32,
     failed: Option<(Step, c_int)>,
 }
@@ -105,6 +108,7 @@ enum Step {
     Orphaned,
     Stdout,
     Stderr,
+    Control,
     Directory,
     Signals,
     Program,
@@ -148,6 +152,11 @@ unsafe fn prepare_and_run(birth: &Birth<'_>) -> (Step, c_int) {
         if !redirect(&prepared.stderr, libc::STDERR_FILENO) {
             return (Step::Stderr, errno());
         }
+        if let Some(control) = birth.control
+            && !hand_down(control, CONTROL)
+        {
+            return (Step::Control, errno());
+        }
         if libc::chdir(prepared.directory.as_ptr()) != 0 {
             return (Step::Directory, errno());
         }
@@ -168,6 +177,12 @@ unsafe fn redirect(path: &CStr, onto: c_int) -> bool {
         let file = libc::open(path.as_ptr(), flags, 0o644);
         file >= 0 && libc::dup2(file, onto) >= 0
     }
+}
+
+/// Gives the program a descriptor under this number.
+unsafe fn hand_down(file: c_int, number: c_int) -> bool {
+    // SAFETY: plain numbers. A copy is not closed when the program is loaded; the descriptor itself would be.
+    unsafe { if file == number { libc::fcntl(file, libc::F_SETFD, 0) == 0 } else { libc::dup2(file, number) >= 0 } }
 }
 
 /// As execvp does: the first that can be loaded; one that may not be is remembered, in case none can.

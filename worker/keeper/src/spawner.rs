@@ -1,16 +1,18 @@
 //! A spawning thread: takes orders, makes processes. A few of them, since each sleeps while a program is loaded.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use crate::{
     board::Board,
-    cgroup::Cgroups,
+    cgroup::{Cgroups, Slot},
     clock::boottime_ms,
     prepare::Prepared,
-    protocol::End,
+    process,
+    protocol::{End, Spawn},
+    servers,
     shared::Shared,
     signals,
-    spawn::{Stack, spawn},
+    spawn::{Spawned, Stack, spawn},
     table::Order,
 };
 
@@ -19,7 +21,9 @@ pub(crate) fn run(shared: &Shared, board: Board, cgroups: Option<&Arc<Cgroups>>,
     signals::block_all();
     loop {
         let order = next(shared);
+        let number = order.number;
         make(shared, board, cgroups, &mut stack, order);
+        shared.lock().end_making(number);
         shared.entered.notify_all();
         shared.wake_soon();
     }
@@ -39,7 +43,7 @@ fn next(shared: &Shared) -> Order {
 }
 
 fn make(shared: &Shared, board: Board, cgroups: Option<&Arc<Cgroups>>, stack: &mut Stack, order: Order) {
-    let Order { key, spawn: wanted, place } = order;
+    let Order { key, spawn: wanted, place, .. } = order;
     let not_made = |end, detail| shared.lock().not_made(key, end, detail);
     let prepared = match Prepared::new(&wanted) {
         Ok(prepared) => prepared,
@@ -49,8 +53,11 @@ fn make(shared: &Shared, board: Board, cgroups: Option<&Arc<Cgroups>>, stack: &m
         Ok(slot) => slot.flatten(),
         Err(failure) => return not_made(End::NotStarted, format!("cannot limit the process: {failure}")),
     };
-    let cgroup = slot.as_ref().map(|slot| slot.entrance());
-    match spawn(&prepared, board.place(place), cgroup, stack) {
+    let made = match fork(shared, board, &wanted, place, slot.as_ref()) {
+        Some(pid) => Ok(Spawned { pid, failure: None }),
+        None => spawn(&prepared, board.place(place), slot.as_ref().map(Slot::entrance), None, stack),
+    };
+    match made {
         Err(failure) => not_made(End::NotStarted, format!("cannot make a process: {failure}")),
         Ok(spawned) => {
             let mut table = shared.lock();
@@ -60,4 +67,20 @@ fn make(shared: &Shared, board: Board, cgroups: Option<&Arc<Cgroups>>, stack: &m
             }
         }
     }
+}
+
+/// The process from the fork server that the order names, if it has one.
+fn fork(shared: &Shared, board: Board, wanted: &Spawn, place: u32, slot: Option<&Slot>) -> Option<i32> {
+    let mut spare = servers::spare(shared, wanted)?;
+    board.place(place).store(spare.pid, Ordering::Release);
+    let admitted = slot.map_or(Ok(()), |slot| slot.admit(spare.pid));
+    // One that somebody killed would be taken for a task that was.
+    if !process::has_ended(spare.pid) && admitted.and_then(|()| spare.become_task(wanted)).is_ok() {
+        return Some(spare.pid);
+    }
+    // It is not reaped before this order is done with.
+    board.clear(place);
+    process::signal_group(spare.pid, libc::SIGKILL);
+    shared.lock().servers.given_up(&spare);
+    None
 }

@@ -18,6 +18,7 @@ use crate::{
         End, Exited, Expired, FromKeeper, Key, Process as Listed, SetSession, SetTimeLimit, Spawn, Started, Stop,
         Welcome, from_keeper::Message as ToAgent,
     },
+    servers::Servers,
     spawn::Spawned,
 };
 
@@ -35,6 +36,8 @@ pub(crate) struct Order {
     pub key: Key,
     pub spawn: Spawn,
     pub place: u32,
+    /// For [`Table::end_making`].
+    pub number: u64,
 }
 
 struct Process {
@@ -81,6 +84,12 @@ pub(crate) struct Table {
     pub ending: bool,
     processes: HashMap<Key, Process>,
     pids: HashMap<i32, Key>,
+    /// Programs that make processes, and the processes that aren't tasks yet.
+    pub servers: Servers,
+    /// What threads are making at this moment, by number; the children of these may not be entered yet.
+    making: BTreeSet<u64>,
+    /// Number of the newest of them.
+    newest: u64,
     waiting: VecDeque<(Key, Spawn)>,
     timers: BTreeSet<(u64, Key)>,
     kept: usize,
@@ -101,6 +110,9 @@ impl Table {
             ending: false,
             processes: HashMap::new(),
             pids: HashMap::new(),
+            servers: Servers::default(),
+            making: BTreeSet::new(),
+            newest: 0,
             waiting: VecDeque::new(),
             timers: BTreeSet::new(),
             kept: 0,
@@ -258,8 +270,26 @@ impl Table {
             process.place = place;
             process.start_time_ms = wall_ms();
             process.start_boot_ms = now_ms;
-            return Some(Order { key, spawn, place });
+            let number = self.begin_making();
+            return Some(Order { key, spawn, place, number });
         }
+    }
+
+    /// A thread begins to make a process; the number for [`Self::end_making`].
+    pub fn begin_making(&mut self) -> u64 {
+        self.newest += 1;
+        self.making.insert(self.newest);
+        self.newest
+    }
+
+    /// It was made and entered, or there is none.
+    pub fn end_making(&mut self, number: u64) {
+        self.making.remove(&number);
+    }
+
+    /// Number of the newest process that a thread began to make.
+    pub fn newest_making(&self) -> u64 {
+        self.newest
     }
 
     /// There is no process: nothing to reap.
@@ -294,18 +324,26 @@ impl Table {
         }
     }
 
-    /// Whether this child is one of ours and is entered.
-    pub fn knows(&self, pid: i32) -> bool {
+    /// Whether this child is entered, or never will be: nothing of up to number `newest` is being made any more.
+    pub fn knows(&self, pid: i32, newest: u64) -> bool {
         self.pids.contains_key(&pid)
+            || self.servers.knows(pid)
+            || self.making.first().is_none_or(|oldest| *oldest > newest)
     }
 
     /// A main process has ended, and has not been reaped: kills what it left, reaps it and tells the agent.
-    pub fn reap(&mut self, pid: i32, now_ms: u64) {
+    ///
+    /// False when it was no task's.
+    pub fn reap(&mut self, pid: i32, now_ms: u64) -> bool {
         process::signal_group(pid, libc::SIGKILL);
-        let Some(key) = self.pids.remove(&pid) else { return };
-        let Some(process) = self.processes.get_mut(&key) else { return };
+        let Some(key) = self.pids.remove(&pid) else {
+            let _ = process::reap(pid);
+            self.servers.reaped(pid, now_ms);
+            return false;
+        };
+        let Some(process) = self.processes.get_mut(&key) else { return true };
         let Phase::Running { failure, slot, .. } = std::mem::replace(&mut process.phase, Phase::Starting) else {
-            return;
+            return true;
         };
         let (place, timer) = (process.place, process.timer.take());
         let (start_time_ms, run_ms) = (process.start_time_ms, now_ms.saturating_sub(process.start_boot_ms));
@@ -336,6 +374,7 @@ impl Table {
             },
         };
         self.finish(key, exited);
+        true
     }
 
     /// Main process, key and limit of those whose memory has to be watched.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+mod fork_servers;
 mod grid;
 
 use std::{

@@ -364,8 +364,7 @@ class GridExecutor(Executor):
             payload.add_large(client, spec)
             add_rows(spec, ({"key": chunk[0].key} for chunk in chunks), client._blobs.store)
         else:
-            rows = (payload.row(call.arguments for call in chunk) for chunk in chunks)
-            add_rows(spec, rows, client._blobs.store)
+            payload.add_rows_of_calls(client, spec, [[call.arguments for call in chunk] for chunk in chunks])
         since = client._hub.token
         job = _Job(line, [])
         known = client._grid.call(SUBMIT_JOB, jobs.SubmitJobRequest(request_id=request_id(), spec=spec))

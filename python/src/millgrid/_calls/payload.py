@@ -19,7 +19,7 @@ import cloudpickle
 
 from .._errors import Unpicklable
 from .._grammar import refuse
-from .._spec import MAX_LOCAL_FILE_BYTES, Needs, add_file, needs
+from .._spec import MAX_LOCAL_FILE_BYTES, Needs, add_file, add_rows, needs
 from .._wire import jobs, request_id
 from . import runner
 
@@ -31,6 +31,8 @@ INLINE_BYTES = runner.INLINE_BYTES
 #: Of the arguments of all calls of one task: a variable of its environment has at most 128 KiB, and base64 takes a
 #: third more.
 ROW_BYTES = 92 << 10
+#: Of the arguments of a job's only task, in base64, that travel in its environment.
+ALONE_BYTES = 4 << 10
 #: In a job's environment: that it is one of functions.
 MARK = "MILLGRID_CALLS"
 #: Finds an interpreter: a path that is there, or a name on the PATH.
@@ -159,6 +161,8 @@ def make_spec(client: Client, function: Callable[..., Any], options: CallOptions
     spec.command.extend(["/bin/sh", "-c", _LAUNCH, "sh"])
     spec.command.extend(word.replace("{", "{{").replace("}", "}}") for word in wanted)
     add_file(spec, _FILE, _source(), store)
+    spec.fork_server.files.append(_FILE)
+    spec.answers = True
     add_file(spec, "call.head", pickle.dumps(head, 2), store)
     _add_code(client, spec, "call.function", code, where)
     if archive:
@@ -181,6 +185,16 @@ def _add_code(client: Client, spec: jobs.JobSpec, path: str, content: bytes, whe
 def row(calls: Iterable[bytes]) -> str:
     """The row of a task: the pickled arguments of its calls."""
     return base64.b64encode(pickle.dumps(list(calls), 4)).decode()
+
+
+def add_rows_of_calls(client: Client, spec: jobs.JobSpec, tasks: Sequence[Sequence[bytes]]) -> None:
+    """Gives each task the pickled arguments of its calls."""
+    rows = [row(calls) for calls in tasks]
+    if len(rows) == 1 and len(rows[0]) <= ALONE_BYTES:
+        # A row of an array is stored before the job is submitted: one round of the grid more than this.
+        spec.env["MILLGRID_ENTRY"] = rows[0]
+        return
+    add_rows(spec, rows, client._blobs.store)
 
 
 def add_large(client: Client, spec: jobs.JobSpec) -> None:

@@ -1,7 +1,8 @@
 """Runs the calls of one task. It travels along with every job of functions, and stands alone on the worker.
 
-It imports nothing that isn't needed, so that a task starts as fast as its interpreter does. What it writes to standard
-output are frames, a line each; what the functions write goes to standard error:
+It imports nothing that isn't needed, so that a task starts as fast as its interpreter does. Started as a fork server,
+it makes the processes of tasks itself, in each of which all of that is loaded. What it writes to standard output are
+frames, a line each; what the functions write goes to standard error:
 
     N ok BASE64               the pickled result of call N of this task
     N stored NAME SIZE        the result is in the file NAME, which is published on S3
@@ -292,8 +293,79 @@ def read_parts(file: Any) -> list[bytearray]:
     return [exactly(length) for length in lengths]
 
 
+def serve(number: int) -> str | None:
+    """Makes a process for each request on a socket; in each of these processes the directory of its task, when it has
+    one. Nothing in the server itself, when it is no longer wanted: see `docs/fork-servers.md`.
+    """
+    import atexit  # noqa: F401
+    import ctypes
+    import gc
+    import io  # noqa: F401
+    import signal
+    import socket
+    import traceback  # noqa: F401
+
+    for name in ("cloudpickle", "tblib"):
+        try:
+            __import__(name)
+        except ImportError:
+            pass
+    clone, parents_child = {"x86_64": 56, "aarch64": 220}[os.uname().machine], 0x8000
+    # They keep the interpreter's lock: there is one thread, here and behind the fork.
+    python, system = ctypes.pythonapi, ctypes.PyDLL(None)
+    control = socket.socket(fileno=number)
+    gc.collect()
+    gc.freeze()
+    while True:
+        word, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        if not word:
+            return None
+        # `os.fork` can't make a child of our parent.
+        python.PyOS_BeforeFork()
+        pid = system.syscall(clone, parents_child | signal.SIGCHLD, 0, 0, 0, 0)
+        if pid == 0:
+            python.PyOS_AfterFork_Child()
+            control.close()
+            break
+        python.PyOS_AfterFork_Parent()
+        os.close(descriptors[0])
+        if pid < 0:
+            return None
+    die_with_parent = 1
+    os.setpgid(0, 0)
+    system.prctl(die_with_parent, signal.SIGKILL, 0, 0, 0)
+    with socket.socket(fileno=descriptors[0]) as stream:
+        stream.sendall(os.getpid().to_bytes(4, "little"))
+        with stream.makefile("rb") as file:
+            directory, stdout, stderr, *environment = read_strings(file)
+    for path, descriptor in ((stdout, 1), (stderr, 2)):
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    os.chdir(directory)
+    os.environb.clear()
+    os.environb.update(entry.split(b"=", 1) for entry in environment)
+    return os.fsdecode(directory)
+
+
+def read_strings(file: Any) -> list[bytes]:
+    """A count, and so many byte strings, each behind its length. Ends the process where the stream ends."""
+
+    def number() -> int:
+        data = file.read(4)
+        if len(data) < 4:
+            os._exit(0)
+        return int.from_bytes(data, "little")
+
+    return [file.read(number()) for _ in range(number())]
+
+
 def main() -> None:
-    runner = Runner(os.path.dirname(os.path.abspath(__file__)))
+    server = os.environ.get("MILLGRID_FORK_SERVER")
+    folder = serve(int(server)) if server else os.path.dirname(os.path.abspath(__file__))
+    if folder is None:
+        return
+    runner = Runner(folder)
     # The directory of this file is no place for modules.
     sys.path[0] = ""
     any_raised = runner.run()

@@ -87,6 +87,8 @@ impl Agent {
             // Ends that our predecessor didn't report are to be reported with their logs.
             self.begin_uploads();
         }
+        // It may be another one.
+        self.servers_told.clear();
         let mut processes = Vec::with_capacity(welcome.processes.len());
         for process in welcome.processes {
             let Some(key) = keeper::core_key(process.key) else { continue };

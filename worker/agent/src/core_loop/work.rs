@@ -24,7 +24,8 @@ impl Agent {
         let places =
             Places { directory: self.spools.directory(key), scratch: self.config.scratch.join(key.to_string()) };
         let memo = Memo { resources: Some(task.resources), index: task.index, outputs: Vec::new() };
-        self.records.insert(key, Record::new(places.directory.clone(), memo));
+        let answers = plan.spec().answers;
+        self.records.insert(key, Record { answers, ..Record::new(places.directory.clone(), memo) });
         self.spools.open(key);
         let made = prepare::make(&task, &plan, &places, &self.sweeper);
         if made.is_err() || prepare::is_plain(&plan) {
@@ -33,9 +34,11 @@ impl Agent {
             return;
         }
         let (stage, blobs, grid) = (self.stage.clone(), self.blobs.clone(), Arc::clone(&self.grid));
-        let events = self.events.clone();
+        let (events, state_dir) = (self.events.clone(), self.config.state_dir.clone());
         let working = self.staging.spawn(async move {
-            let fetched = prepare::fetch(&task, &plan, &places, &stage, &blobs, &grid).await;
+            let server = made.as_ref().ok().and_then(|ready| ready.launch.fork_server.as_ref());
+            let server = server.map(|server| (server, state_dir.as_path()));
+            let fetched = prepare::fetch(&task, &plan, &places, &stage, &blobs, &grid, server).await;
             let _ = events.send(Event::Prepared(key, fetched.and(made)));
         });
         self.work_on(key, working.abort_handle());
@@ -61,6 +64,10 @@ impl Agent {
     pub(super) fn spawn(&mut self, task: &Task, session: u64, time_limit_ms: u64) {
         let Some(record) = self.records.get_mut(&task.key) else { return };
         let Some(launch) = record.launch.take() else { return };
+        let fork_server = launch.fork_server.as_ref().map(|server| server.id.clone()).unwrap_or_default();
+        let known = launch.fork_server.as_ref().is_none_or(|server| !self.servers_told.insert(server.id.clone()));
+        let definition = launch.fork_server.as_ref().filter(|_| !known);
+        let definition = definition.map(|server| server.definition(&self.config.state_dir));
         let path = |name| record.directory.join(name).to_string_lossy().into_owned();
         let spawn = protocol::Spawn {
             key: Some(keeper::key(task.key)),
@@ -75,7 +82,11 @@ impl Agent {
             memory_mib: launch.resources.memory_mib,
             cpu_milli: launch.resources.cpu_milli,
             memo: record.memo.encode_to_vec().into(),
+            fork_server,
         };
+        if let Some(definition) = definition {
+            self.tell_keeper(from_agent::Message::SetForkServer(definition));
+        }
         self.tell_keeper(from_agent::Message::Spawn(spawn));
     }
 

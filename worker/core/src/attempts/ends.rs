@@ -171,6 +171,7 @@ pub(super) fn ended(exit: Exit, kill: Option<Cause>) -> Ended {
         stderr_bytes: exit.stderr_bytes,
         log_bundle: exit.log_bundle,
         manifest: None,
+        answer: exit.answer,
     }
 }
 

@@ -1,0 +1,140 @@
+//! Programs that are loaded once per worker and make processes for many tasks: which task may use which, and their files.
+//!
+//! Two jobs share a server when their command, their environment and the files that the server needs are the same.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use prost::Message;
+use proto::v1::{JobSpec, LocalFile};
+use worker_core::Failure;
+use worker_keeper::protocol::SetForkServer;
+
+use crate::blobs::Blobs;
+
+/// Below the state directory: a folder for each server, with its files and what it writes.
+const FOLDER: &str = "servers";
+const LOG: &str = "server.log";
+/// A variable that each task has for itself, also where its job sets it.
+const OWN: &[u8] = b"MILLGRID_ENTRY=";
+
+/// A server that a task could use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForkServer {
+    /// The same for equal ones.
+    pub id: Bytes,
+    argv: Vec<Bytes>,
+    env: Vec<Bytes>,
+    files: Vec<LocalFile>,
+}
+
+impl ForkServer {
+    /// That of a job with this expanded command, and the environment that its tasks have in common. None when the job
+    /// names none, or files that it hasn't.
+    pub fn of(spec: &JobSpec, argv: &[Bytes], env: Vec<Bytes>) -> Option<Self> {
+        let wanted = spec.fork_server.as_ref()?;
+        let file = |path: &String| spec.files.iter().find(|file| file.path == *path).cloned();
+        let files = wanted.files.iter().map(file).collect::<Option<Vec<LocalFile>>>()?;
+        let env: Vec<Bytes> = env.into_iter().filter(|entry| !entry.starts_with(OWN)).collect();
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |part: &[u8]| {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        };
+        for group in [argv, &env] {
+            add(&(group.len() as u64).to_le_bytes());
+            group.iter().for_each(|part| add(part));
+        }
+        files.iter().for_each(|file| add(&file.encode_to_vec()));
+        let id = Bytes::copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        Some(Self { id, argv: argv.to_vec(), env, files })
+    }
+
+    /// Puts its files where it will be started, unless they are there.
+    pub async fn settle(&self, state_dir: &Path, blobs: &Blobs) -> Result<(), Failure> {
+        let folder = self.folder(state_dir);
+        if folder.exists() {
+            return Ok(());
+        }
+        // Two tasks may do this at one time: each its own, and the first to be done counts.
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let making = folder.with_extension(MADE.fetch_add(1, Ordering::Relaxed).to_string());
+        let failed = |error| crate::prepare::system("make a folder for a fork server", &error);
+        fs::create_dir_all(&making).map_err(failed)?;
+        for file in &self.files {
+            blobs.place(&making, file).await?;
+        }
+        match fs::rename(&making, &folder) {
+            Err(error) if !folder.exists() => Err(failed(error)),
+            Err(_) => fs::remove_dir_all(&making).map_err(failed),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// What the keeper is told.
+    pub fn definition(&self, state_dir: &Path) -> SetForkServer {
+        let folder = self.folder(state_dir);
+        SetForkServer {
+            id: self.id.clone(),
+            argv: self.argv.clone(),
+            env: self.env.clone(),
+            log_path: folder.join(LOG).to_string_lossy().into_owned(),
+            directory: folder.to_string_lossy().into_owned(),
+        }
+    }
+
+    fn folder(&self, state_dir: &Path) -> PathBuf {
+        state_dir.join(FOLDER).join(self.id.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    }
+}
+
+/// Removes the files of servers of earlier times; those that run have read theirs.
+pub fn sweep(state_dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(state_dir.join(FOLDER)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proto::v1::{Blob, ForkServer as Wanted};
+
+    use super::*;
+
+    fn spec(file: &'static [u8]) -> JobSpec {
+        let blob = Some(Blob { size: 1, chunk_hashes: vec![Bytes::from_static(file)] });
+        let files = vec![LocalFile { path: "serve.py".into(), blob, executable: false }];
+        JobSpec { files, fork_server: Some(Wanted { files: vec!["serve.py".into()] }), ..JobSpec::default() }
+    }
+
+    #[test]
+    fn what_a_server_depends_on_tells_it_apart() {
+        let id = |spec: &JobSpec, argv: &'static str, env: &'static str| {
+            ForkServer::of(spec, &[Bytes::from_static(argv.as_bytes())], vec![env.into()]).unwrap().id
+        };
+        let (one, other) = (spec(b"1"), spec(b"2"));
+        let first = id(&one, "python", "A=1");
+        assert_eq!(first, id(&one, "python", "A=1"));
+        for different in [id(&other, "python", "A=1"), id(&one, "pypy", "A=1"), id(&one, "python", "A=2")] {
+            assert_ne!(first, different);
+        }
+        let mut named = one.clone();
+        named.name = "another".into();
+        assert_eq!(first, id(&named, "python", "A=1"));
+    }
+
+    #[test]
+    fn a_file_that_the_job_has_not_makes_no_server() {
+        let mut spec = spec(b"1");
+        spec.fork_server = Some(Wanted { files: vec!["other.py".into()] });
+        assert_eq!(ForkServer::of(&spec, &[], Vec::new()), None);
+        spec.fork_server = None;
+        assert_eq!(ForkServer::of(&spec, &[], Vec::new()), None);
+    }
+}
