@@ -5,8 +5,9 @@ use bytes::Bytes;
 use coordinator_core::{CallId, Core, Input, Output, Settings};
 use proto::internal::{Caller, WorkerConnect, call_request, call_response};
 use proto::v1::{
-    CancelJobRequest, Capacity, CoordinatorMessage, JobSpec, JobState, OpenSession, Role, SubmitJobRequest,
-    SubmitJobsRequest, WorkerMessage, coordinator_message, submit_jobs_request::Edge, worker_message,
+    AttemptKey, CancelJobRequest, Capacity, Cause, CoordinatorMessage, Ended, JobSpec, JobState, OpenSession, Report,
+    ReportItem, Role, SubmitJobRequest, SubmitJobsRequest, Task, TaskState, WatchJobsRequest, WorkerMessage,
+    coordinator_message, report_item, submit_jobs_request::Edge, worker_message,
 };
 use scheduler::State;
 
@@ -19,13 +20,15 @@ struct Office {
     now_ms: u64,
     answers: Vec<(CallId, call_response::Response)>,
     finished: Vec<CallId>,
+    /// Everything that was proposed.
+    log: Vec<u8>,
 }
 
 impl Office {
     /// The log is at its beginning and somebody else leads, if anybody.
     fn new() -> Self {
         let core = Core::new(Settings::new("c".to_owned(), 7), 0, State::new());
-        Self { core, index: 0, now_ms: 1_000, answers: Vec::new(), finished: Vec::new() }
+        Self { core, index: 0, now_ms: 1_000, answers: Vec::new(), finished: Vec::new(), log: Vec::new() }
     }
 
     fn step(&mut self, input: Input) {
@@ -37,7 +40,10 @@ impl Office {
             }
             for output in outputs {
                 match output {
-                    Output::Propose { data, .. } => self.commit(data),
+                    Output::Propose { data, .. } => {
+                        self.log.extend_from_slice(&data);
+                        self.commit(data);
+                    }
                     Output::Respond { call, response } => self.answers.push((call, response)),
                     Output::Finish { call, .. } => self.finished.push(call),
                     Output::Read { context } => {
@@ -195,4 +201,42 @@ fn on_an_idle_grid_a_job_and_its_start_share_an_entry() {
     assert_eq!(submit(&mut office, 2).0, 1);
     assert_eq!(leased(&office, 1), 1);
     office.core.state().check().unwrap();
+}
+
+#[test]
+fn what_a_task_wrote_is_told_with_its_end_and_is_not_in_the_log() {
+    const ANSWER: &[u8] = b"an answer that nobody else would give";
+    let mut office = Office::new();
+    office.elect();
+    office.take_office();
+    office.connect_worker(1);
+    let client = |office: &mut Office, call: u64, request: call_request::Request| {
+        let caller = Caller { name: "ann".to_owned(), role: Role::Client.into() };
+        office.step(Input::Open { call: CallId(call), caller, request });
+    };
+    let spec = Some(JobSpec { command: vec!["true".to_owned()], answers: true, ..JobSpec::default() });
+    client(&mut office, 2, call_request::Request::SubmitJob(SubmitJobRequest { spec, request_id: String::new() }));
+    let watch = WatchJobsRequest { job_ids: vec![1], tasks: true, ..WatchJobsRequest::default() };
+    client(&mut office, 3, call_request::Request::WatchJobs(watch));
+    office.answers.clear();
+
+    let ended = Ended { cause: Cause::ExitCode.into(), answer: Some(ANSWER.into()), ..Ended::default() };
+    let attempt = Some(AttemptKey { job_id: 1, ordinal: 0, attempt: 1 });
+    let items = vec![ReportItem { attempt, item: Some(report_item::Item::Ended(ended)) }];
+    let report = worker_message::Message::Report(Report { first_sequence: 1, items });
+    office.step(Input::Worker { call: CallId(1), message: WorkerMessage { message: Some(report) } });
+
+    let told: Vec<&Task> = office
+        .answers
+        .iter()
+        .filter_map(|(_, response)| match response {
+            call_response::Response::WatchJobs(news) => Some(&news.tasks),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let [task] = told[..] else { panic!("{told:?}") };
+    assert_eq!((task.state(), task.answer.as_deref()), (TaskState::Succeeded, Some(ANSWER)));
+    assert!(office.log.windows(4).any(|bytes| bytes == b"true"), "the log is what was proposed");
+    assert!(!office.log.windows(ANSWER.len()).any(|bytes| bytes == ANSWER));
 }
