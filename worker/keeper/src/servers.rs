@@ -42,7 +42,9 @@ const VARIABLE: &str = "MILLGRID_FORK_SERVER";
 const MAX_SERVERS: usize = 16;
 /// A server that nobody used for so long is ended.
 const IDLE_MS: u64 = 10 * 60_000;
-/// One that failed isn't started again for so long.
+/// One that ended is started again after so long...
+const PAUSE_MS: u64 = 1_000;
+/// ...but one that never made a process after so long.
 const BACKOFF_MS: u64 = 60_000;
 /// Loading its program may take so long.
 const PATIENCE_FOR_START_MS: u64 = 60_000;
@@ -291,7 +293,9 @@ impl Servers {
 impl Server {
     /// It ends, since its streams are closed, and its spare with it.
     fn fail(&mut self, now_ms: u64) {
-        self.state = State::Down { until_ms: now_ms + BACKOFF_MS };
+        // One that has made processes will do so again.
+        let pause = if matches!(self.state, State::Up { warm: true, .. }) { PAUSE_MS } else { BACKOFF_MS };
+        self.state = State::Down { until_ms: now_ms + pause };
     }
 }
 
