@@ -135,12 +135,15 @@ def test_no_job_is_left_when_the_client_process(how: str, client: millgrid.DevCl
 def test_workers_that_cannot_start_are_not_started_for_ever(
     client: millgrid.DevClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, "millgrid.dask"):
-        with MillgridCluster(client=client, python="/nowhere/python", dashboard_address=NOWHERE) as cluster:
-            cluster.scale(1)
-            until(lambda: "no more are started" in caplog.text)
-            assert not cluster.jobs and not cluster.worker_spec
-    assert caplog.text.count("command_not_found") == 3
+    wrong: dict[str, dict[str, Any]] = {"command_not_found": {"python": "/nowhere/python"}, "gpu": {"gpus": 64}}
+    for why, options in wrong.items():
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "millgrid.dask"):
+            with MillgridCluster(client=client, dashboard_address=NOWHERE, **options) as cluster:
+                cluster.scale(1)
+                until(lambda: "no more are started" in caplog.text)
+                assert not cluster.jobs and not cluster.worker_spec
+        assert caplog.text.count(why) >= 3
 
 
 def test_traffic_is_encrypted_when_it_is_asked_for(client: millgrid.DevClient) -> None:

@@ -76,7 +76,12 @@ class MillgridWorker(ProcessInterface):
         cluster = self._owner()
         assert cluster is not None, "a cluster starts its own workers"
         loop = asyncio.get_running_loop()
-        self.job = await _aside(partial(cluster._submit, self.name, self._scheduler_address))
+        try:
+            self.job = await _aside(partial(cluster._submit, self.name, self._scheduler_address))
+        except MillgridError as error:
+            await super().start()
+            cluster._start_task(cluster._replace(self, _watch.Change(index=0, error=error)))
+            return
 
         def see(change: _watch.Change) -> None:
             with contextlib.suppress(RuntimeError):  # The loop has ended.
@@ -320,7 +325,8 @@ class MillgridCluster(SpecCluster):
         if change.job is None or change.job.state != jobs.JOB_STATE_SUCCEEDED:
             self._futile += 1
             tail = await _aside(partial(_tail, worker.job))
-            logger.warning("worker %s, job %s, ended: %s%s", worker.name, worker.job and worker.job.id, why, tail)
+            number = f"job {worker.job.id}" if worker.job is not None else "not submitted"
+            logger.warning("worker %s, %s, ended: %s%s", worker.name, number, why, tail)
         if self._futile >= FUTILE:
             logger.error("%d workers ended before they reached the scheduler; no more are started until `scale` or "
                          "`adapt` is called", self._futile)  # fmt: skip
