@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,9 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         assert self._jobs is not None, "set by __post_init__"
         self._threads = max(1, job.threads)
         info = SubmittedJobInfo(job)
-        refusal = self._jobs.submit(info, self.format_job_exec(job), self.envvars())
+        # Snakemake 8 leaves out of `envvars()` what the workflow itself declares.
+        declared = {name: os.environ[name] for name in getattr(self.workflow, "envvars", ()) if name in os.environ}
+        refusal = self._jobs.submit(info, self.format_job_exec(job), {**declared, **self.envvars()})
         if refusal:
             self.report_job_error(info, msg=refusal)
             return
