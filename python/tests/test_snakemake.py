@@ -119,6 +119,27 @@ rule make:
     assert str(log) in ended.stdout and "the sample is spoilt\n" in log.read_text()
 
 
+def test_a_group_that_fails_says_as_much(client: millgrid.DevClient, tmp_path: Path) -> None:
+    (tmp_path / "Snakefile").write_text(
+        """
+rule second:
+    input: "first.txt"
+    output: "second.txt"
+    group: "both"
+    shell: "echo the second is spoilt >&2; exit 4"
+rule first:
+    output: "first.txt"
+    group: "both"
+    shell: "touch {output}"
+"""
+    )
+    ended = snakemake(client, tmp_path)
+    assert ended.returncode == 1 and "Error in group both" in ended.stdout
+    (job,) = jobs_of(client, ended)
+    assert f"millgrid job {job.id} (both_first_second) failed, cause exit_code, exit code 1" in ended.stdout
+    assert "the second is spoilt" in ended.stdout
+
+
 def test_a_rule_that_fails_once_works_with_retries(client: millgrid.DevClient, tmp_path: Path) -> None:
     (tmp_path / "Snakefile").write_text(
         """

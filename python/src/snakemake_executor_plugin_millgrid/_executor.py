@@ -64,7 +64,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
         declared = {name: os.environ[name] for name in getattr(self.workflow, "envvars", ()) if name in os.environ}
         refusal = self._jobs.submit(info, self.format_job_exec(job), {**declared, **self.envvars()})
         if refusal:
-            self.report_job_error(info, msg=refusal)
+            self._failed(info, refusal, [])
             return
         self.report_job_submission(info)
         # Behind the report: an end that is told before it would be nobody's.
@@ -83,9 +83,14 @@ class Executor(RemoteExecutor):  # type: ignore[misc,unused-ignore]
                 self.report_job_success(info)
             else:
                 message, log = await asyncio.to_thread(self._jobs.failure, ended)
-                self.report_job_error(info, msg=message, aux_logs=[log] if log else [])
+                self._failed(info, message, [log] if log else [])
         if self._jobs is not None:
             await asyncio.to_thread(self._jobs.explain)
+
+    def _failed(self, info: SubmittedJobInfo, message: str, logs: list[str]) -> None:
+        if info.job.is_group():
+            self.logger.error(message)  # Of groups Snakemake shows no message.
+        self.report_job_error(info, msg=message, aux_logs=logs)
 
     async def sleep(self) -> None:
         """Until a job has ended, or it is time to say why one waits."""

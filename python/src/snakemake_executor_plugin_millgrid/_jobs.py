@@ -72,7 +72,7 @@ class GridJobs:
         """Submits a job; why it was refused, or nothing.
 
         Raises:
-            MillgridError: The grid could not be asked.
+            WorkflowError: The grid could not be asked.
         """
         try:
             asked = self._options(info.job, env)
@@ -80,6 +80,8 @@ class GridJobs:
             job = self._client.submit([], **asked)
         except (millgrid.Refused, ValueError) as error:
             return f"millgrid did not take the job: {error}\n"
+        except millgrid.MillgridError as error:
+            raise WorkflowError(f"millgrid: {error}") from error
         info.external_jobid = str(job.id)
         self._sent[info.external_jobid] = Sent(info, job, name(info.job), time.monotonic())
         return ""
