@@ -30,6 +30,15 @@ def until(condition: Callable[[], Any], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
+@pytest.fixture(autouse=True)
+def leftovers(client: millgrid.DevClient) -> Iterator[None]:
+    """Whatever a test began has ended when the next one wants the workers."""
+    yield
+    for info in client.jobs(limit=None):
+        if info.name.startswith("dask-worker"):
+            client.job(info.id).wait(60)
+
+
 @pytest.fixture
 def cluster(client: millgrid.DevClient) -> Iterator[MillgridCluster]:
     with MillgridCluster(cores=1, memory="400MiB", client=client, dashboard_address=NOWHERE,
