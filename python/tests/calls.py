@@ -69,3 +69,34 @@ def arange(count: int) -> Any:
     import numpy
 
     return numpy.arange(count, dtype="float64")
+
+
+def end_once(path: str) -> str:
+    if os.path.exists(path):
+        return "the second time"
+    with open(path, "x"):
+        os._exit(9)
+
+
+def say(printed: str, complained: str) -> None:
+    import sys
+
+    print(printed)
+    print(complained, file=sys.stderr)
+    print("unfin", end="", flush=True)
+    print("ished", end="")
+
+
+def job_number() -> tuple[str, int, int]:
+    import submitit
+
+    environment = submitit.JobEnvironment()
+    return environment.job_id, environment.num_tasks, environment.global_rank
+
+
+class Resumable:
+    def __call__(self, n: int) -> int:
+        return 2 * n
+
+    def checkpoint(self, n: int) -> Any:
+        raise AssertionError("nobody asks for it")
