@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,7 +70,7 @@ class Bar:
         reference: float | None = None
         try:
             samples, reference = self.measure()
-        except (subprocess.SubprocessError, OSError, ValueError, KeyError) as error:
+        except (subprocess.SubprocessError, OSError, ValueError, KeyError, IndexError) as error:
             print(f"error: {error}: no value for {self.name}", file=sys.stderr)
         value = median(samples) if samples else None
         ratio = value / reference if value is not None and reference is not None else None
@@ -96,8 +97,16 @@ def program(name: str, *words: str) -> dict[str, Any]:
     """What a program of this folder prints: a measurement, in a process of its own."""
     print(f"measuring {' '.join((name, *words))}", file=sys.stderr)
     command = [sys.executable, str(HERE / name), *words]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LIMIT_SECONDS, check=True)
-    measured: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            printed, _ = process.communicate(timeout=LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            # So that it stops the processes that it has started.
+            process.send_signal(signal.SIGINT)
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    measured: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return measured
 
 
