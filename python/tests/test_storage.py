@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy
 import pytest
 
@@ -40,33 +36,3 @@ def test_a_large_row_of_a_map_says_what_to_do(client: millgrid.Client) -> None:
     with pytest.raises(millgrid.Unpicklable, match="92 KiB") as raised:
         millgrid.remote(client=client)(double).map([b"x" * 100_000])
     assert "submit" in raised.value.hint
-
-
-MEMORY = """
-import resource, sys, threading
-from pathlib import Path
-import numpy
-from millgrid._dev import DevClient, DevGrid
-sys.path.insert(0, sys.argv[3])
-import calls
-client = DevClient(DevGrid(sys.argv[1], Path(sys.argv[2])))
-with client.executor() as executor:
-    executor.submit(calls.double, numpy.ones(20_000)).result(60)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    array = numpy.ones(16 << 20)
-    assert executor.submit(calls.total, array).result(100) == 16 << 20
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / (array.nbytes >> 10))
-    del array
-    made = executor.submit(calls.zeros, 16 << 20).result(100)
-    assert made.nbytes == 128 << 20 and not made.any()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / (made.nbytes >> 10))
-"""
-
-
-def test_arrays_are_not_copied_on_their_way(client: millgrid.DevClient) -> None:
-    words = [client.grid.program, str(client.grid.state), str(Path(__file__).parent)]
-    ended = subprocess.run([sys.executable, "-c", MEMORY, *words], capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
-    sent, received = map(float, ended.stdout.split())
-    # Beside the 128 MiB of data there are the parts that are on their way.
-    assert sent < 1.7 and received < 1.7, (sent, received)

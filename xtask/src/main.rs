@@ -3,8 +3,10 @@
 mod demo;
 mod install;
 mod process;
+mod python;
 mod test;
 mod tidy;
+mod wheel;
 mod workspace;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -30,7 +32,7 @@ enum Command {
     Fix,
     /// Measure the figures of the README
     Bench {
-        /// One figure's name; all if left out
+        /// One figure's name; all if left out. `python`, or one of its figures: calls of functions beside Ray and Dask
         name: Option<String>,
         /// `json` for one document
         #[arg(short, long, value_parser = ["table", "json"], default_value = "table")]
@@ -41,6 +43,12 @@ enum Command {
         /// --seed S, --seeds N, --minutes M, --plant BUG, --plant list, --twice
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
+    },
+    /// Build two wheels: the Python package, and the programs for `pip install`
+    Wheel {
+        /// Where to put them
+        #[arg(long, default_value = "dist")]
+        into: PathBuf,
     },
     /// Build, and put the three binaries on the PATH
     Install {
@@ -68,6 +76,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(options) => demo::run(&workspace, &interrupt, &options),
         Command::Test(options) => test::run(&workspace, &interrupt, &options),
         Command::Fix => process::replace(workspace.cargo(["fmt", "--all"])),
+        Command::Bench { name: Some(name), output } if name.starts_with("python") => {
+            python::bench(&workspace, &interrupt, &name, &output)
+        }
         Command::Bench { name, output } => {
             workspace.build_binaries(&interrupt)?;
             let mut bench = workspace.cargo(["run", "--release", "--locked", "--quiet", "--package", "bench", "--"]);
@@ -80,6 +91,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             simulate.args(arguments);
             process::replace(simulate)
         }
+        Command::Wheel { into } => wheel::run(&workspace, &interrupt, &into),
         Command::Install { prefix } => install::run(&workspace, &interrupt, &prefix),
     }
 }

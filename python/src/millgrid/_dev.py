@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,17 +24,24 @@ START_SECONDS = 60.0
 
 
 def find_program() -> str:
-    """The command `millgrid`: `MILLGRID_PROGRAM`, else beside this Python, else on the PATH.
+    """The command `millgrid`: `MILLGRID_PROGRAM`, else where pip puts that of the wheel `millgrid-bin`, else on the PATH.
 
     Raises:
         ConfigurationError: There is none.
     """
     named = os.environ.get("MILLGRID_PROGRAM")
-    found = named or shutil.which("millgrid", path=str(Path(sys.executable).parent)) or shutil.which("millgrid")
+    found = named or shutil.which("millgrid", path=os.pathsep.join(_scripts())) or shutil.which("millgrid")
     if not found or not os.access(found, os.X_OK):
-        hint = "build it with `cargo xtask install`, or name it with MILLGRID_PROGRAM"
+        hint = "install the wheel `millgrid-bin`, or build with `cargo xtask install`, or name it with MILLGRID_PROGRAM"
         raise ConfigurationError(f"the command `{named or 'millgrid'}` is not there", hint=hint)
     return found
+
+
+def _scripts() -> Iterator[str]:
+    """Where pip puts programs: for this Python, or for this user alone."""
+    yield str(Path(sys.executable).parent)
+    yield sysconfig.get_path("scripts")
+    yield sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user"))
 
 
 class DevGrid:

@@ -1,58 +1,48 @@
 //! The Python package: installed into an environment of its own, with its types checked and its tests run.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use super::{
     Tally, leftovers,
     steps::{Surroundings, logged, plain, show},
 };
-use crate::process::{self, Ended};
-
-/// Interpreters that will do, the newest of which is taken.
-const INTERPRETERS: [&str; 5] = ["python3.13", "python3.12", "python3.11", "python3.10", "python3"];
+use crate::{
+    process::{self, Ended},
+    python::{Environment, INTERPRETERS},
+};
 
 /// Installs, checks and tests.
 pub fn run(surroundings: &Surroundings) -> anyhow::Result<Tally> {
     let workspace = surroundings.workspace;
     let package = workspace.root.join("python");
-    let environment = workspace.target.join("xtask/python");
     workspace.build_binaries(surroundings.interrupt)?;
-    let python = environment.join("bin/python");
-    if !python.exists() {
-        make(surroundings, &environment)?;
-    }
-    let mut install = Command::new(&python);
-    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-    // pip takes a package of the same version for the same package.
-    install.args(["--upgrade", "--force-reinstall", "--no-deps"]).arg(&package);
-    let mut needs = Command::new(&python);
-    needs.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    let environment = Environment::open(&workspace.target.join("xtask/python"), surroundings.interrupt)?;
+    let mut needs = environment.pip(["install"]);
     needs.arg(format!("{}[test]", package.display()));
     let mut total = Tally::default();
-    for (name, command) in [("python-install", needs), ("python-reinstall", install)] {
+    for (name, command) in [("python-install", needs), ("python-reinstall", environment.reinstall(&package))] {
         let tally = plain(surroundings, name, command)?;
         if tally.failed > 0 {
             return Ok(tally);
         }
         add(&mut total, &tally);
     }
-    for (name, words) in
-        [("python-mypy", vec!["-m", "mypy"]), ("python-pyright", vec!["-m", "pyright", "--pythonpath"])]
-    {
-        let mut check = Command::new(&python);
-        check.args(&words).current_dir(&package);
-        if name == "python-pyright" {
-            check.arg(&python);
-        }
+    let mut pyright = environment.command(["-m", "pyright", "--pythonpath"]);
+    pyright.arg(&environment.python);
+    for (name, mut check) in [("python-mypy", environment.command(["-m", "mypy"])), ("python-pyright", pyright)] {
+        check.current_dir(&package);
         add(&mut total, &plain(surroundings, name, check)?);
     }
-    add(&mut total, &pytest(surroundings, &python, &package)?);
+    add(&mut total, &pytest(surroundings, &environment, &package)?);
+    if surroundings.filter.is_none() {
+        add(&mut total, &others(surroundings, &environment, &package)?);
+    }
     Ok(total)
 }
 
@@ -61,59 +51,79 @@ fn add(total: &mut Tally, more: &Tally) {
     total.failed += more.failed;
 }
 
-/// A new environment, of the newest Python that is here.
-fn make(surroundings: &Surroundings, environment: &Path) -> anyhow::Result<()> {
-    let mut tried = String::new();
-    for name in INTERPRETERS {
-        let Some(interpreter) = on_path(name) else { continue };
-        // A half-made one from an earlier try would be taken for whole.
-        if environment.exists() {
-            fs::remove_dir_all(environment).with_context(|| format!("can't remove {}", environment.display()))?;
-        }
-        let mut venv = Command::new(interpreter);
-        venv.args(["-c", "import sys, venv; assert sys.version_info >= (3, 10), sys.version; venv.main()"]);
-        let captured = process::capture(venv.arg(environment), surroundings.interrupt)?;
-        if captured.code == Some(0) {
-            return Ok(());
-        }
-        tried = format!("{tried}\n{name}: {}", captured.stderr.trim());
-    }
-    bail!("no Python from 3.10 on can make an environment; install python3 with venv and pip{tried}");
-}
-
-fn on_path(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
-}
-
-fn pytest(surroundings: &Surroundings, python: &Path, package: &Path) -> anyhow::Result<Tally> {
-    let root = tempfile::Builder::new().prefix("millgrid-python-").tempdir()?;
-    let mut tests = Command::new(python);
-    tests.args(["-m", "pytest", "-p", "no:cacheprovider", "--basetemp"]).arg(root.path().join("pytest"));
+fn pytest(surroundings: &Surroundings, environment: &Environment, package: &Path) -> anyhow::Result<Tally> {
+    let mut tests = environment.command(["-m", "pytest", "-p", "no:cacheprovider"]);
     if let Some(filter) = surroundings.filter {
         tests.args(["-k", filter]);
     }
-    tests.current_dir(package).env("TMPDIR", root.path()).env_remove("PYTHONPATH");
-    tests.env("MILLGRID_PROGRAM", surroundings.workspace.program("millgrid"));
-    let ran = logged(surroundings, "python-pytest", &mut tests);
-    // Whatever happened to the tests, no process of theirs outlives them.
-    let left = leftovers::kill(root.path())?;
-    let (ended, output) = ran?;
-    let mut tally = count(&output);
+    tests.current_dir(package);
+    let (ended, output, mut tally) = watched(surroundings, "python-pytest", tests)?;
+    add(&mut tally, &count(&output));
     // A run that can't be counted is none.
-    if ended != Ended::Success || tally.passed == 0 {
+    if ended != Ended::Success || count(&output).passed == 0 {
         tally.failed = tally.failed.max(1);
         show(surroundings, "python-pytest", ended, &output);
     }
-    match left.as_slice() {
-        [] => tally.passed += 1,
-        left => {
-            println!("   left behind, and killed:");
-            left.iter().for_each(|process| println!("     {process}"));
-            tally.failed += 1;
+    Ok(tally)
+}
+
+/// One call and one job with each other Python that is here: the package as a wheel, and nothing but what it needs.
+fn others(surroundings: &Surroundings, tested: &Environment, package: &Path) -> anyhow::Result<Tally> {
+    let mut asked = tested.command(["-c", "import sys; print('python%d.%d' % sys.version_info[:2])"]);
+    let tested_name = process::capture(&mut asked, surroundings.interrupt)?.stdout;
+    let wheels = tempfile::Builder::new().prefix("millgrid-python-").tempdir()?;
+    let mut build = tested.pip(["wheel", "--no-deps", "--wheel-dir"]);
+    build.arg(wheels.path()).arg(package);
+    let mut total = plain(surroundings, "python-wheel", build)?;
+    if total.failed > 0 {
+        return Ok(total);
+    }
+    let wheel = only_file(wheels.path())?;
+    for name in INTERPRETERS.into_iter().filter(|name| name.contains('.') && *name != tested_name.trim()) {
+        let folder = surroundings.workspace.target.join("xtask").join(name);
+        // Not every version need be here, nor be whole.
+        let Ok(Some(environment)) = Environment::of(&folder, name, surroundings.interrupt) else { continue };
+        println!("   {name}");
+        let mut needs = environment.pip(["install"]);
+        needs.arg(&wheel);
+        for (step, command) in [("install", needs), ("reinstall", environment.reinstall(&wheel))] {
+            add(&mut total, &plain(surroundings, &format!("{name}-{step}"), command)?);
+        }
+        let log = format!("{name}-smoke");
+        let mut smoke = environment.command([]);
+        smoke.arg(package.join("tests/smoke.py"));
+        let (ended, output, tally) = watched(surroundings, &log, smoke)?;
+        add(&mut total, &tally);
+        if ended == Ended::Success {
+            total.passed += 1;
+        } else {
+            total.failed += 1;
+            show(surroundings, &log, ended, &output);
         }
     }
-    Ok(tally)
+    Ok(total)
+}
+
+fn only_file(folder: &Path) -> anyhow::Result<PathBuf> {
+    let mut entries = fs::read_dir(folder).with_context(|| format!("can't list {}", folder.display()))?;
+    let entry = entries.next().with_context(|| format!("nothing in {}", folder.display()))??;
+    Ok(entry.path())
+}
+
+/// Runs with this repository's programs; no process of it outlives it, which is one check.
+fn watched(surroundings: &Surroundings, name: &str, mut command: Command) -> anyhow::Result<(Ended, String, Tally)> {
+    let root = tempfile::Builder::new().prefix("millgrid-python-").tempdir()?;
+    command.env("TMPDIR", root.path()).env_remove("PYTHONPATH");
+    command.env("MILLGRID_PROGRAM", surroundings.workspace.program("millgrid"));
+    let ran = logged(surroundings, name, &mut command);
+    let left = leftovers::kill(root.path())?;
+    let (ended, output) = ran?;
+    if left.is_empty() {
+        return Ok((ended, output, Tally { passed: 1, failed: 0 }));
+    }
+    println!("   left behind, and killed:");
+    left.iter().for_each(|process| println!("     {process}"));
+    Ok((ended, output, Tally { passed: 0, failed: 1 }))
 }
 
 /// What pytest's last line says.
