@@ -11,6 +11,7 @@ mod keeper;
 mod launch;
 mod machine;
 mod prepare;
+mod pythons;
 mod record;
 mod spools;
 mod spot;
