@@ -38,7 +38,8 @@ def installed() -> dict[str, Installed]:
     """Every distribution, by its normal name. Of two with the same name the one that is imported counts."""
     found: dict[str, Installed] = {}
     for one in distributions():
-        name = one.metadata["Name"]
+        # A folder that was left behind has none.
+        name = one.metadata["Name"] if one.metadata else ""
         if name and normal(name) not in found:
             found[normal(name)] = _of(one, name)
     return dict(sorted(found.items()))

@@ -257,12 +257,12 @@ def _shipped(paths: tuple[str, ...]) -> bytes:
 def _versions() -> dict[str, str]:
     """Of the modules that are loaded here and don't come with Python, as far as they say it."""
     found: dict[str, str] = {}
-    for name, module in sorted(sys.modules.items()):
-        if "." not in name and name not in sys.stdlib_module_names:
-            # Asking the module itself may load what it has put off.
-            version = getattr(module, "__dict__", {}).get("__version__")
-            if isinstance(version, str):
-                found[name] = version
+    tops = {name for name in list(sys.modules) if "." not in name}
+    for name in sorted(tops - sys.stdlib_module_names):
+        # Asking the module itself may load what it has put off.
+        version = getattr(sys.modules.get(name), "__dict__", {}).get("__version__")
+        if isinstance(version, str):
+            found[name] = version
     return found
 
 

@@ -154,7 +154,7 @@ def _refused(word: str, text: str, name: str, worker: str) -> CallFailed:
         )
         return EnvMismatch(f"{worker}: {text}", hint=hint, reason="ENV_MISMATCH")
     if word == "environment":
-        hint = "leave out what workers can't have with `Env.current(exclude=[...])`, or give them an index that has it"
+        hint = "leave out what workers can't have with `Env.current(exclude=[...])`, or see that they can have it"
         return EnvMismatch(f"{worker}: {text}", hint=hint, reason="ENV_NOT_MADE")
     if word == "module":
         hint = (
