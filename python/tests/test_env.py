@@ -27,7 +27,7 @@ from millgrid._dev import DevClient
 #: What nothing that is installed for tests needs.
 ABSENT = "humanize==4.12.3"
 #: What millgrid itself is made of.
-KEPT = {"cloudpickle", "tblib", "millgrid", "grpcio", "protobuf", "tqdm", "typing-extensions"}
+KEPT = {"cloudpickle", "tblib", "millgrid", "grpcio", "protobuf", "tqdm", "typing-extensions", "tomli"}
 UV = [sys.executable, "-m", "uv"]
 
 
