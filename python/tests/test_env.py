@@ -226,6 +226,16 @@ def test_without_uv_it_is_made_with_pip(tmp_path: Path) -> None:
     assert refused.stdout == f"* refused environment {expected}\n"
 
 
+def test_a_python_that_uv_can_not_get_is_named(tmp_path: Path) -> None:
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text("#!/bin/sh\ntest $1 = --version || { echo no $4 for you; exit 2; }\n")
+    uv.chmod(0o755)
+    refused = run_maker(tmp_path, lock_of(python="cpython 3.99"), sys.executable, path=f"{uv.parent}:/usr/bin:/bin")
+    expected = "cpython 3.99 is not on this worker, and uv can't get it: no cpython@3.99 for you"
+    assert refused.stdout == f"* refused environment the Python environment can't be made: {expected}\n"
+
+
 def test_what_was_not_used_for_two_weeks_is_removed(tmp_path: Path) -> None:
     envs = tmp_path / "envs"
     long_ago = time.time() - 15 * 86_400

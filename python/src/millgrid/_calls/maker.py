@@ -106,20 +106,22 @@ def make(directory: str, lock: "Dict[str, Any]", bases: "List[str]") -> None:
     if base is None and uv is None:
         raise Failed("%s is not on this worker, nor is uv, which could get it" % lock["python"])
     count = len(lock["pinned"]) + len(lock["requirements"])
-    say("making the Python environment (%d packages) with %s ..." % (count, "uv" if uv else "pip"))
+    packages = "1 package" if count == 1 else "%d packages" % count
+    say("making the Python environment (%s) with %s ..." % (packages, "uv" if uv else "pip"))
     python = os.path.join(directory, "bin", "python")
     if uv:
-        run(uv + ["venv", "--no-project", "--python", base or lock["python"].replace(" ", "@"), directory])
+        failed = "`uv venv` failed" if base else "%s is not on this worker, and uv can't get it" % lock["python"]
+        run(uv + ["venv", "--no-project", "--python", base or lock["python"].replace(" ", "@"), directory], failed)
         install = uv + ["pip", "install", "--python", python]
     else:
-        run([str(base), "-m", "venv", directory])
+        run([str(base), "-m", "venv", directory], "`%s -m venv` failed" % base)
         install = [python, "-m", "pip", "install", "--disable-pip-version-check"]
     for name, options in (("pinned", ["--no-deps"]), ("requirements", [])):
         if lock[name]:
             path = os.path.join(directory, name + ".txt")
             with open(path, "w") as file:
                 file.write("\n".join(lock[name]) + "\n")
-            run(install + options + ["-r", path], lock[name])
+            run(install + options + ["-r", path], "the installer failed", lock[name])
     # The last thing that is written: what lacks it was never whole.
     touch(os.path.join(directory, "made"))
 
@@ -143,7 +145,7 @@ def find_uv(base: "Optional[str]") -> "Optional[List[str]]":
     return None
 
 
-def run(command: "List[str]", wanted: "Optional[List[str]]" = None) -> None:
+def run(command: "List[str]", failed: str, wanted: "Optional[List[str]]" = None) -> None:
     """Runs a part of the making.
 
     Raises:
@@ -156,7 +158,7 @@ def run(command: "List[str]", wanted: "Optional[List[str]]" = None) -> None:
     if ended.returncode:
         said = ended.stdout.decode(errors="replace").strip()
         culprit = named(said, wanted or [])
-        what = "`%s` can't be had here" % culprit if culprit else "`%s` failed" % " ".join(command[:4])
+        what = "`%s` can't be had here" % culprit if culprit else failed
         raise Failed("the Python environment can't be made: %s: %s" % (what, said[-TAIL:]))
 
 
