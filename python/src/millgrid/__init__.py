@@ -16,6 +16,7 @@ from ._calls.results import Outcome
 from ._client import Client
 from ._default import configure
 from ._dev import DevClient, DevGrid, dev
+from ._env import Env
 from ._errors import (
     AlreadyExists,
     CallFailed,
@@ -80,6 +81,7 @@ __all__ = [
     "Denied",
     "DevClient",
     "DevGrid",
+    "Env",
     "EnvMismatch",
     "Event",
     "Exhausted",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -79,6 +80,7 @@ class Client:
         self._hub = Hub(self._grid)
         self._blobs = Blobs(self._grid)
         self._storage = Storage(self.settings, store)
+        self._seen: tuple[float, list[Worker]] = (0.0, [])
 
     def __repr__(self) -> str:
         return f"Client({', '.join(self.settings.endpoints)})"
@@ -207,6 +209,14 @@ class Client:
     def workers(self) -> list[Worker]:
         """All workers, by name."""
         return list(self._workers())
+
+    def _recent_workers(self, seconds: float = 10.0) -> list[Worker]:
+        """All workers as they were at most so long ago."""
+        at, known = self._seen
+        if time.monotonic() - at > seconds or not known:
+            known = list(self._workers())
+            self._seen = (time.monotonic(), known)
+        return known
 
     def _workers(self) -> Iterator[Worker]:
         request = workers.ListWorkersRequest()

@@ -38,7 +38,7 @@ class Output:
 
 
 class Needs(TypedDict, total=False):
-    """What tasks need and how they are treated: options of jobs and of functions alike."""
+    """What tasks need and how they are treated: options of jobs and of functions alike, but for `env`."""
 
     #: To show; needs not be unique.
     name: str
@@ -47,8 +47,6 @@ class Needs(TypedDict, total=False):
     labels: Mapping[str, str]
     #: Higher goes first, -1000 to 1000; 0 by default.
     priority: int
-    #: Variables of the tasks; placeholders are replaced.
-    env: Mapping[str, str]
     #: Directory on the worker to start in; the attempt's own by default.
     chdir: str
     #: Cpus of one task, 0.001 and up; 1 by default.
@@ -101,6 +99,8 @@ class Needs(TypedDict, total=False):
 class Options(Needs, total=False):
     """Options of a job of programs."""
 
+    #: Variables of the tasks; placeholders are replaced.
+    env: Mapping[str, str]
     #: Indexes: `0-999%50`, a number of tasks, or a range.
     array: str | int | range
     #: A task for each: strings are `{line}`, mappings are `{column}` and `{row.column}`.
@@ -133,7 +133,7 @@ def build(command: Sequence[str] | str, options: Options, queue: str, store: Sto
     script = script.encode() if isinstance(script, str) else script
     if not script and not (words and words[0]):
         raise refuse("command", "no command is given", 'e.g. `client.submit(["echo", "hello"])`, or `script=`')
-    spec = needs(options, queue)
+    spec = needs(options, queue, options.get("env", {}))
     spec.name = options.get("name") or _default_name(words)
     spec.command.extend(words)
     spec.script = script
@@ -150,7 +150,7 @@ def build(command: Sequence[str] | str, options: Options, queue: str, store: Sto
     return spec
 
 
-def needs(options: Needs, queue: str) -> jobs.JobSpec:
+def needs(options: Needs, queue: str, variables: Mapping[str, str]) -> jobs.JobSpec:
     """The part of a spec that functions have, too."""
     spec = jobs.JobSpec(
         name=options.get("name", ""),
@@ -164,7 +164,7 @@ def needs(options: Needs, queue: str) -> jobs.JobSpec:
         hold=options.get("hold", False),
         licenses=dict(options.get("licenses", {})),
     )
-    spec.env.update({str(name): str(value) for name, value in options.get("env", {}).items()})
+    spec.env.update({str(name): str(value) for name, value in variables.items()})
     for name in spec.env:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise refuse("env", f"`{name}` is no name of a variable")

@@ -9,7 +9,7 @@ use figment::{
 use proto::v1::Capacity;
 use serde::{Deserialize, Serialize};
 
-use crate::machine;
+use crate::{machine, pythons};
 
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -258,6 +258,9 @@ impl Config {
 /// The labels given, and those that every worker knows of itself.
 fn with_known(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
     labels.entry("architecture".to_owned()).or_insert_with(|| std::env::consts::ARCH.to_owned());
+    if let Some(versions) = std::env::var_os("PATH").as_deref().and_then(pythons::on_path) {
+        labels.entry("python".to_owned()).or_insert(versions);
+    }
     labels
 }
 

@@ -12,6 +12,7 @@ mod keeper;
 mod launch;
 mod machine;
 mod prepare;
+mod pythons;
 mod record;
 mod spools;
 mod spot;

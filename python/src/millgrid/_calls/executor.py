@@ -345,9 +345,9 @@ class GridExecutor(Executor):
         """How many calls the grid can run at once."""
         at, slots = self._slots
         if at < time.monotonic():
-            asked = needs(self._options, "").resources
+            asked = needs(self._options, "", {}).resources
             slots = 0
-            for worker in self._client._workers():
+            for worker in self._client._recent_workers():
                 fits = [worker.cpu_milli // max(1, asked.cpu_milli)]
                 fits += [worker.memory_mib // asked.memory_mib] if asked.memory_mib else []
                 fits += [worker.gpus // asked.gpus] if asked.gpus else []

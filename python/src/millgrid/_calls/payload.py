@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import io
 import os
 import pickle
+import platform
 import sys
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
+from .. import _archive
+from .._env import Env
 from .._errors import Unpicklable
 from .._grammar import refuse
 from .._spec import MAX_LOCAL_FILE_BYTES, Needs, add_file, add_rows, needs
 from .._wire import jobs, request_id
-from . import runner
+from . import making, runner
+from .fit import refuse_if_nowhere
 
 if TYPE_CHECKING:
     from .._client import Client
@@ -47,6 +49,8 @@ _FILE = "millgrid_call.py"
 class CallOptions(Needs, total=False):
     """What calls of functions need; besides what jobs of programs do."""
 
+    #: Variables of the tasks; or the environment that they run in, see `Env`.
+    env: Env | Mapping[str, str]
     #: The interpreter on the worker; by default the client's own where it is there, else the same version on the PATH.
     python: str
     #: Modules, packages or folders of Python code that workers don't have: they travel along.
@@ -123,7 +127,17 @@ def check(client: Client, options: CallOptions) -> jobs.JobSpec:
     if unknown:
         known = ", ".join(sorted(CallOptions.__annotations__))
         raise refuse(sorted(unknown)[0], "there is no such option", f"there are: {known}")
-    return needs(options, client.settings.queue)
+    return needs(options, client.settings.queue, _environment(options)[1])
+
+
+def _environment(options: CallOptions) -> tuple[Env, Mapping[str, str]]:
+    """What the calls run in, and the variables of their tasks."""
+    asked, python = options.get("env", {}), options.get("python", "")
+    if not isinstance(asked, Env):
+        return Env(python=python), asked
+    if python:
+        raise refuse("python", "`env` says already what calls run in", "give one of the two")
+    return asked, asked.variables
 
 
 def make_spec(client: Client, function: Callable[..., Any], options: CallOptions, *, alone: bool,
@@ -136,17 +150,26 @@ def make_spec(client: Client, function: Callable[..., Any], options: CallOptions
     """
     store = client._blobs.store
     spec = check(client, options)
+    environment, _ = _environment(options)
+    refuse_if_nowhere(client, environment)
     spec.name = spec.name or function_name(function).replace("{", "").replace("}", "")
     code = pickled_function(function)
     # The runner lies in the attempt's directory, so that tasks start there and go elsewhere themselves.
     chdir, spec.chdir = spec.chdir, ""
-    archive = _archive(tuple(_path(one) for one in options.get("ship", ())))
+    archives = {"env.zip": environment.code, "ship.zip": _shipped(tuple(_path(one) for one in options.get("ship", ())))}
+    endings = {name: _archive.endings(content) for name, content in archives.items()}
     where = f"{client._storage.prefix}{request_id()}/" if client._storage.configured else ""
-    head = {
+    # In an environment of its own nothing comes from the client's.
+    plain = not isinstance(options.get("env"), Env)
+    head: dict[str, Any] = {
         "python": f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}",
         "cloudpickle": cloudpickle.__version__ if b"cloudpickle" in code else "",
-        "path": [os.path.abspath(path or ".") for path in sys.path],
-        "archives": ["ship.zip"] if archive else [],
+        "platform": f"{platform.system()} {platform.machine()}",
+        "modules": _versions(),
+        "path": [os.path.abspath(path or ".") for path in sys.path if plain or making.is_own_code(path)],
+        "archives": [name for name, content in archives.items() if content],
+        "unpack": [name for name, those in endings.items() if those - _archive.IMPORTED],
+        "compiled": any(those & _archive.COMPILED for those in endings.values()),
         "chdir": chdir,
         "store": bool(where),
         "alone": alone,
@@ -155,18 +178,20 @@ def make_spec(client: Client, function: Callable[..., Any], options: CallOptions
     }
     spec.env[MARK] = "1"
     spec.env["MILLGRID_CALL_FILE"] = _FILE
-    wanted = [options["python"]] if "python" in options else [
+    wanted = [environment.python] if environment.python else [
         sys.executable, f"python{sys.version_info[0]}.{sys.version_info[1]}", "python3",
     ]  # fmt: skip
-    spec.command.extend(["/bin/sh", "-c", _LAUNCH, "sh"])
-    spec.command.extend(word.replace("{", "{{").replace("}", "}}") for word in wanted)
+    spec.command.extend(["/bin/sh", "-c", _words(making.LAUNCH) if environment.is_made else _LAUNCH, "sh"])
+    spec.command.extend(map(_words, wanted))
+    if environment.is_made:
+        making.add(spec, environment, store)
     add_file(spec, _FILE, _source(), store)
     spec.fork_server.files.append(_FILE)
     spec.answers = True
     add_file(spec, "call.head", pickle.dumps(head, 2), store)
     _add_code(client, spec, "call.function", code, where)
-    if archive:
-        _add_code(client, spec, "ship.zip", archive, where)
+    for name in head["archives"]:
+        _add_code(client, spec, name, archives[name], where)
     if where and not value:
         spec.outputs.add(glob="results/*", prefix=where + "{job}/{index}/{attempt}/", optional=True)
     return spec
@@ -233,20 +258,28 @@ def _path(one: str | os.PathLike[str] | ModuleType) -> str:
     return os.fspath(one)
 
 
-def _archive(paths: tuple[str, ...]) -> bytes:
+def _shipped(paths: tuple[str, ...]) -> bytes:
     """A zip of packages and modules, each below its own name."""
-    if not paths:
-        return b""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in map(Path, paths):
-            if not path.exists():
-                raise refuse("ship", f"there is no `{path}`", "name a module, a package or a folder of Python code")
-            files = [path] if path.is_file() else sorted(path.rglob("*"))
-            for file in files:
-                if file.is_file() and "__pycache__" not in file.parts:
-                    # The same content makes the same archive, which is then stored once.
-                    info = zipfile.ZipInfo(str(file.relative_to(path.parent)))
-                    info.compress_type = zipfile.ZIP_DEFLATED
-                    archive.writestr(info, file.read_bytes())
-    return packed.getvalue()
+    files: dict[str, Path] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise refuse("ship", f"there is no `{path}`", "name a module, a package or a folder of Python code")
+        files.update(_archive.below(path))
+    return _archive.pack(files)
+
+
+def _versions() -> dict[str, str]:
+    """Of the modules that are loaded here and don't come with Python, as far as they say it."""
+    found: dict[str, str] = {}
+    tops = {name for name in list(sys.modules) if "." not in name}
+    for name in sorted(tops - sys.stdlib_module_names):
+        # Asking the module itself may load what it has put off.
+        version = getattr(sys.modules.get(name), "__dict__", {}).get("__version__")
+        if isinstance(version, str):
+            found[name] = version
+    return found
+
+
+def _words(text: str) -> str:
+    """A text that means itself where placeholders are replaced."""
+    return text.replace("{", "{{").replace("}", "}}")

@@ -151,10 +151,19 @@ def _raised(data: bytes) -> BaseException:
 
 def _refused(word: str, text: str, name: str, worker: str) -> CallFailed:
     if word == "mismatch":
-        hint = "run the client with the workers' version, or name one of theirs: `python='/path/of/python'`"
+        hint = (
+            "run the client with the workers' version, have yours made there with `env=millgrid.Env.current()`, or name "
+            "one of theirs: `python='/path/of/python'`"
+        )
         return EnvMismatch(f"{worker}: {text}", hint=hint, reason="ENV_MISMATCH")
+    if word == "environment":
+        hint = "leave out what workers can't have with `Env.current(exclude=[...])`, or see that they can have it"
+        return EnvMismatch(f"{worker}: {text}", hint=hint, reason="ENV_NOT_MADE")
     if word == "module":
-        hint = "install it on the workers, name their interpreter with `python=`, or send your own code with `ship=`"
+        hint = (
+            "have it installed on the workers with `env=millgrid.Env.current()`, name their interpreter with `python=`, "
+            "or send your own code with `ship=`"
+        )
         return MissingModule(f"`{name}` can't run on {worker}: {text}", hint=hint, reason="MISSING_MODULE")
     if word == "large":
         hint = "give `Client(store='s3://bucket/prefix/')` or MILLGRID_STORE; what is above 64 KiB goes through S3"

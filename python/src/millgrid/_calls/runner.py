@@ -52,6 +52,8 @@ class Runner:
         with open(os.path.join(folder, "call.head"), "rb") as file:
             self.head: dict[str, Any] = pickle.load(file)
         self.function: Callable[..., Any] = print
+        #: Of the client's modules that were not compared yet.
+        self.versions: dict[str, str] = dict(self.head["modules"])
 
     def frame(self, *words: object) -> None:
         line = " ".join(map(str, words)).encode() + b"\n"
@@ -68,8 +70,13 @@ class Runner:
         for path in head["path"]:
             if path not in sys.path and os.path.exists(path):
                 sys.path.append(path)
+        here = " ".join((os.uname().sysname, os.uname().machine))
+        if head["compiled"] and here != head["platform"]:
+            raise Refused("mismatch", "the code that came along is compiled for %s, this worker is %s" % (
+                head["platform"], here))
         for name in head["archives"]:
-            sys.path.insert(0, os.path.join(self.folder, name))
+            path = os.path.join(self.folder, name)
+            sys.path.insert(0, unpacked(path) if name in head["unpack"] else path)
         if head["chdir"]:
             os.chdir(head["chdir"])
         if head["cloudpickle"]:
@@ -78,10 +85,34 @@ class Runner:
             if cloudpickle.__version__.split(".")[0] != head["cloudpickle"].split(".")[0]:
                 raise Refused("mismatch", "the client's cloudpickle is %s, this worker's is %s (%s)" % (
                     head["cloudpickle"], cloudpickle.__version__, sys.executable))
-        with open(os.path.join(self.folder, "call.function"), "rb") as file:
-            self.function = pickle.load(file)
+        try:
+            with open(os.path.join(self.folder, "call.function"), "rb") as file:
+                self.function = pickle.load(file)
+        finally:
+            # Where that failed, this says better why.
+            self.compare_modules()
         if head["file"]:
             name_file(self.function, head["file"])
+
+    def reason(self, error: Exception) -> Exception:
+        """Why arguments can't be unpickled: other versions say it better than what came of them."""
+        try:
+            self.compare_modules()
+        except Refused as refused:
+            return refused
+        return error
+
+    def compare_modules(self) -> None:
+        """Compares the versions of what was loaded by now with the client's; each once."""
+        for name in [name for name in self.versions if name in sys.modules]:
+            theirs = self.versions.pop(name)
+            ours = sys.modules[name].__dict__.get("__version__", theirs)
+            old, new = theirs.split(".")[:2], str(ours).split(".")[:2]
+            if old[0] != new[0] and not is_year(old[0]):
+                raise Refused("mismatch", "the client's %s is %s, this worker's is %s (%s)" % (
+                    name, theirs, ours, sys.executable))
+            if old != new:
+                sys.stderr.write("millgrid: the client's %s is %s, this worker's is %s\n" % (name, theirs, ours))
 
     def calls(self) -> Sequence[str | bytes]:
         """The pickled arguments of each call."""
@@ -113,8 +144,10 @@ class Runner:
         for number, call in enumerate(calls):
             try:
                 args, kwargs = self.arguments(call)
+                if not number:
+                    self.compare_modules()
             except Exception as error:
-                self.refuse(number, error)
+                self.refuse(number, self.reason(error))
                 any_raised = True
                 continue
             try:
@@ -169,6 +202,20 @@ class Values(pickle.Unpickler):
 
     def persistent_load(self, name: str) -> Any:
         return load_file(os.path.join(self.folder, "inputs", name))
+
+
+def is_year(major: str) -> bool:
+    """Whether versions are counted by years, so that another one means nothing: 2026.1, 26.1."""
+    return not major.isdigit() or int(major) >= 20
+
+
+def unpacked(archive: str) -> str:
+    """A folder with what is in an archive: compiled modules and data files need one."""
+    import zipfile
+
+    folder = archive[: -len(".zip")]
+    zipfile.ZipFile(archive).extractall(folder)
+    return folder
 
 
 def name_file(function: Any, file: str) -> None:
