@@ -24,6 +24,10 @@ def leave_traces() -> None:
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 
 
+def kill_itself(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
 def warm(ex: millgrid.GridExecutor) -> tuple[bool, int, str, str | None]:
     """Calls until a call's process comes from a server."""
     until = time.monotonic() + 60
@@ -61,7 +65,7 @@ def test_a_call_that_ends_its_interpreter_ends_nobody_else(client: millgrid.DevC
         warm(ex)
         for number in (signal.SIGKILL, signal.SIGSEGV):
             with pytest.raises(millgrid.InterpreterDied, match=f"signal {int(number)}"):
-                ex.submit(lambda number=number: os.kill(os.getpid(), number)).result(60)
+                ex.submit(kill_itself, number).result(60)
         with pytest.raises(millgrid.InterpreterDied, match="exit code 7"):
             ex.submit(os._exit, 7).result(60)
         assert warm(ex)[0]

@@ -16,7 +16,7 @@ import math
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -136,6 +136,7 @@ class MillgridCluster(SpecCluster):
         client: The grid; by default that of the innermost `with millgrid.dev()`, else `millgrid.Client()`.
         walltime: Time limit of a worker, as `time`.
         python: The interpreter on the workers; by default this one's path.
+        env: Variables of the workers.
         host: Address that the scheduler listens on and workers reach it by; by default all interfaces, on a grid of
             this machine alone the loopback.
         interface: Network interface instead, of scheduler and workers.
@@ -145,7 +146,7 @@ class MillgridCluster(SpecCluster):
         worker_extra_args: More words for `dask worker`.
         scheduler_options: More options of `distributed.Scheduler`.
         dashboard_address: Where the dashboard listens; the loopback alone with a loopback `host`.
-        options: What jobs need besides: queue, labels, env, constraints, priority, gpus, scratch, ...; by `name` jobs
+        options: What jobs need besides: queue, labels, constraints, priority, gpus, scratch, ...; by `name` jobs
             and workers are called `NAME-0`, `NAME-1`, ...
     Raises:
         InvalidArgument: An option can't be meant; `field` names it.
@@ -160,6 +161,7 @@ class MillgridCluster(SpecCluster):
         client: Client | None = None,
         walltime: str | None = None,
         python: str | None = None,
+        env: Mapping[str, str] | None = None,
         host: str | None = None,
         interface: str | None = None,
         protocol: str | None = None,
@@ -175,6 +177,7 @@ class MillgridCluster(SpecCluster):
         **options: Unpack[Needs],
     ) -> None:
         self._grid_client = client or _default.client()
+        self._variables = dict(env or {})
         if not isinstance(cores, int) or cores < 1:
             raise refuse("cores", f"{cores!r} is not a whole number from 1 on")
         memory_bytes = int(dask.utils.parse_bytes(memory)) if memory is not None else 0
@@ -187,7 +190,7 @@ class MillgridCluster(SpecCluster):
         if unknown:
             known = ", ".join(sorted(Needs.__annotations__))
             raise refuse(unknown[0], "there is no such option", f"there are: {known}")
-        needs(self._needs, self._grid_client.settings.queue)  # Wrong options are told at once.
+        needs(self._needs, self._grid_client.settings.queue, self._variables)  # Wrong options are told at once.
         local = all(_is_loopback(endpoint) for endpoint in self._grid_client.settings.endpoints)
         if host is None and interface is None and local:
             host = "127.0.0.1"
@@ -283,7 +286,7 @@ class MillgridCluster(SpecCluster):
 
     def _submit(self, name: str, scheduler: str) -> Job:
         client = self._grid_client
-        spec = needs(self._needs, client.settings.queue)
+        spec = needs(self._needs, client.settings.queue, self._variables)
         spec.name = name
         spec.command.extend(word.replace("{", "{{").replace("}", "}}") for word in self.worker_command(name, scheduler))
         for option, pem in self._tls.items():

@@ -391,7 +391,9 @@ def serve(number: int) -> str | None:
         os.close(opened)
     os.chdir(directory)
     os.environb.clear()
-    os.environb.update(entry.split(b"=", 1) for entry in environment)
+    for entry in environment:
+        name, _, value = entry.partition(b"=")
+        os.environb[name] = value
     return os.fsdecode(directory)
 
 
