@@ -392,8 +392,8 @@ def serve(number: int) -> str | None:
     os.chdir(directory)
     os.environb.clear()
     for entry in environment:
-        name, _, value = entry.partition(b"=")
-        os.environb[name] = value
+        variable, _, value = entry.partition(b"=")
+        os.environb[variable] = value
     return os.fsdecode(directory)
 
 
