@@ -19,6 +19,7 @@ from ._dev import DevClient, DevGrid, dev
 from ._errors import (
     AlreadyExists,
     CallFailed,
+    Closed,
     ConfigurationError,
     Conflict,
     Denied,
@@ -75,6 +76,7 @@ __all__ = [
     "CallOptions",
     "Calls",
     "Client",
+    "Closed",
     "ConfigurationError",
     "Conflict",
     "Denied",

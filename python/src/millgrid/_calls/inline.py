@@ -25,7 +25,9 @@ def outcome(function: Callable[..., Any], args: Iterable[Any], kwargs: dict[str,
         return results.Outcome(error=error)
     try:
         value = copy(*own_args, **own_kwargs)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise  # It is meant for this process.
+    except BaseException as error:
         import traceback
 
         error.__cause__ = RemoteTraceback(traceback.format_exc())
