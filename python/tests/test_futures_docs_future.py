@@ -283,7 +283,8 @@ def test_what_others_set_on_a_future_of_a_call_stays(client: millgrid.Client, go
 
 
 def test_wait_returns_two_sets_by_name(ex: cf.Executor, go: Path) -> None:
-    slow, fast = ex.submit(wait_for, str(go)), ex.submit(add, 1)
+    slow: cf.Future[Any] = ex.submit(wait_for, str(go))
+    fast: cf.Future[Any] = ex.submit(add, 1)
     fast.result(60)
     found = cf.wait([slow, fast], timeout=0)
     assert found.done == {fast} and found.not_done == {slow} and tuple(found) == ({fast}, {slow})

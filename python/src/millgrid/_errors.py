@@ -83,7 +83,7 @@ class IdentityError(MillgridError):
 
 
 class Unreachable(MillgridError):
-    """No coordinator could be reached in the time given."""
+    """No coordinator could be reached: in the time given, or at once where none ever was and nobody listens."""
 
 
 class Unavailable(MillgridError):

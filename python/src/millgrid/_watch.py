@@ -160,7 +160,7 @@ class _Stream:
             self._call.cancel()
 
     def _run(self) -> None:
-        tries = Tries(self._hub._grid, None)
+        tries = Tries(self._hub._grid, None, streaming=True)
         while not self._stopped and self.open():
             job_ids = sorted({one.job_id for one in self.open()})
             request = jobs.WatchJobsRequest(job_ids=job_ids, resume_token=self.token, tasks=self.tasks)
@@ -171,7 +171,7 @@ class _Stream:
             try:
                 try:
                     for message in call:
-                        tries.reset()
+                        tries.came(slot)
                         self._tell(message)
                         if self._stopped or not self.open():
                             self.stop()
