@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .. import _watch
@@ -160,6 +161,17 @@ class GridExecutor(Executor):
         # Wrong options are told at once.
         payload.check(client, options)
         _EXECUTORS.add(self)
+
+    def __repr__(self) -> str:
+        return f"<GridExecutor of {self._client!r}: {len(self._open_calls)} calls on their way>"
+
+    def _repr_html_(self) -> str:
+        with self._changed:
+            running = sum(call.task is not None and call.task.running for call in self._open_calls)
+            waiting = len(self._open_calls) - running
+        shut = ", shut down" if self._shutdown else ""
+        options = escape(", ".join(f"{name}={value!r}" for name, value in self._options.items()))
+        return f"<b>millgrid executor</b>({options}){shut}: {waiting} calls waiting, {running} running"
 
     # What Python documents for executors
 
@@ -328,7 +340,13 @@ class GridExecutor(Executor):
                 if tasks:
                     self._send(ready, tasks)
             except BaseException as error:
-                self._fail([call for chunk in tasks for call in chunk], error)
+                calls = [call for chunk in tasks for call in chunk]
+                if not calls:
+                    # Nothing was taken: the grid can't be asked, and the next try would come to the same.
+                    with self._changed:
+                        calls = list(ready.calls)
+                        ready.calls.clear()
+                self._fail(calls, error)
 
     def _take(self, line: _Line, slots: int) -> list[list[_Call]]:
         """The next tasks of a line: all alike, either with arguments on S3 or without."""

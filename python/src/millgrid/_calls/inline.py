@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -89,6 +89,17 @@ class InlineCalls:
     def progress(self, **_: Any) -> InlineCalls:
         """There is nothing to show."""
         return self
+
+    def __iter__(self) -> Iterator[Any]:
+        """What the calls returned; raises what a call raised where it stands."""
+        return (one.get() for one in self._outcomes)
+
+    def as_completed(
+        self, timeout: float | None = None, *, return_exceptions: bool = False
+    ) -> Iterator[tuple[int, Any]]:
+        """What the calls returned, with their numbers."""
+        for number, one in enumerate(self._outcomes):
+            yield number, one.error if one.error is not None and return_exceptions else one.get()
 
     def outcomes(self, timeout: float | None = None) -> list[results.Outcome]:
         """What each call returned or raised."""

@@ -31,7 +31,7 @@ INLINE_BYTES = runner.INLINE_BYTES
 #: Of the arguments of all calls of one task: a variable of its environment has at most 128 KiB, and base64 takes a
 #: third more.
 ROW_BYTES = 92 << 10
-#: In a job's environment: that it is one of functions.
+#: In a job's environment: that it is one of functions; of a `map` the calls in each task.
 MARK = "MILLGRID_CALLS"
 #: Finds an interpreter: a path that is there, or a name on the PATH.
 _LAUNCH = (
@@ -57,6 +57,8 @@ class Pickled:
 
     data: bytes
     buffers: tuple[memoryview, ...] = ()
+    #: Where on S3 they are already.
+    key: str = ""
 
     @property
     def size(self) -> int:
