@@ -47,6 +47,7 @@ from ._errors import (
 from ._flow import Flow, FlowCall, FlowJob
 from ._jobs import Job
 from ._logs import LogLine
+from ._plot import Plot
 from ._spec import Needs, Options, Output
 from ._views import (
     Attempt,
@@ -110,6 +111,7 @@ __all__ = [
     "Output",
     "OutputObject",
     "Plan",
+    "Plot",
     "Queue",
     "Reason",
     "Refused",
