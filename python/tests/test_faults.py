@@ -12,6 +12,7 @@ import pytest
 
 import millgrid
 from calls import slowly
+from millgrid._notice import Incidents
 
 
 def _go_to_the_leader(client: millgrid.DevClient) -> None:
@@ -60,6 +61,24 @@ def test_the_leader_dies_while_a_log_is_followed(
             own_grid.grid.kill("leader")
     assert lines == list(range(1, 601)), "none is lost, repeated or out of order"
     _one_line(caplog, lost)
+
+
+def test_what_breaks_together_is_one_incident(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incidents = Incidents()
+    for endpoint in ("a:1", "b:2"):
+        incidents.broke(f"the connection to {endpoint} was lost")
+    for _ in range(3):
+        incidents.resumed("c:3")
+    incidents.broke("the connection to c:3 was lost")
+    incidents.resumed("a:1")
+    assert caplog.messages == ["millgrid: the connection to a:1 was lost; going on with c:3"]
+    monkeypatch.setattr("millgrid._notice.JOINED_SECONDS", -1.0)
+    incidents.broke("a:1 had no leader")
+    incidents.resumed("c:3")
+    assert caplog.messages[1:] == ["millgrid: a:1 had no leader; going on with c:3"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
 
 
 def test_the_leader_dies_twice_and_comes_back(own_grid: millgrid.DevClient, tmp_path: Path) -> None:

@@ -101,6 +101,22 @@ def test_done_is_true_of_what_was_cancelled_and_of_what_has_ended(bare: cf.Futur
     assert ended.done() and not ended.running() and not ended.cancelled()
 
 
+def test_two_threads_may_cancel_at_once(client: millgrid.Client, go: Path) -> None:
+    with client.executor() as ex:
+        running = busy(ex, go)
+        future = ex.submit(add, 1)
+        called, second = threading.Event(), threading.Event()
+        # While the callbacks of the first cancel run, another thread cancels, too.
+        future.add_done_callback(lambda _: (called.set(), second.wait(30)))  # type: ignore[func-returns-value]
+        with cf.ThreadPoolExecutor(1) as other:
+            first = other.submit(future.cancel)
+            assert called.wait(30) and future._cancel_here()
+            second.set()
+            assert first.result(30) is True
+        go.touch()
+        assert all(one.result(60) for one in running) and future.cancelled()
+
+
 # result, exception
 
 

@@ -197,7 +197,7 @@ class Job:
             bar: Options of tqdm; with any of them, tqdm's bar is shown in a notebook, too.
         """
         if in_notebook() and not bar:
-            live(self)
+            live(self, leave=leave)
             return self
         from tqdm.auto import tqdm
 

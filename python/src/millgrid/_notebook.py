@@ -66,12 +66,12 @@ def _age(info: JobInfo, now: datetime.datetime | None) -> str:
     return f", {max(0.0, (end - info.create_time).total_seconds()):.1f} s"
 
 
-def live(job: Job) -> None:
-    """Shows a job in the notebook until it has ended, as the watch tells of it."""
+def live(job: Job, *, leave: bool = True) -> None:
+    """Shows a job in the notebook until it has ended, as the watch tells of it; afterwards too, if it is left."""
     from IPython.display import HTML, display
 
     def shown(info: JobInfo) -> Any:
-        html = job_html(info, datetime.datetime.now(datetime.timezone.utc))
+        html = "" if info.ended and not leave else job_html(info, datetime.datetime.now(datetime.timezone.utc))
         return HTML(html)  # type: ignore[no-untyped-call,unused-ignore]
 
     news: queue.SimpleQueue[_watch.Change] = queue.SimpleQueue()

@@ -21,7 +21,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .. import _watch
-from .._errors import ResultLost
+from .._errors import MillgridError, ResultLost
 from .._spec import add_rows, needs
 from .._wire import CANCEL_JOB, RETRY_JOB, SUBMIT_JOB, jobs, request_id
 from . import payload, results
@@ -59,9 +59,10 @@ class GridFuture(Future[T]):
 
     def _cancel_here(self) -> bool:
         done = super().cancel()
-        if done and self._state == "CANCELLED":
-            # Whoever waits for it need not wait for the grid.
-            self.set_running_or_notify_cancel()
+        # Whoever waits for it need not wait for the grid. Two threads may come here.
+        with self._condition:
+            if self._state == "CANCELLED":
+                self.set_running_or_notify_cancel()
         return done
 
     @property
@@ -586,7 +587,10 @@ class GridExecutor(Executor):
         # Nothing is locked while callbacks run.
         self._cancelled(here)
         for job, tasks in there.items():
-            recalled = self._recall(job, list(tasks))
+            try:
+                recalled = self._recall(job, list(tasks))
+            except MillgridError:
+                recalled = set()  # What the grid can't be asked for can't be cancelled.
             for task, own in tasks.items():
                 if task.index in recalled:
                     self._cancelled(own)
