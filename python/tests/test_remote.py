@@ -12,7 +12,7 @@ import numpy
 import pytest
 
 import millgrid
-from calls import Peculiar, double, fail_peculiarly, record, zeros
+from calls import Peculiar, double, fail_peculiarly, record, total, wait_for, zeros
 
 
 @millgrid.remote(cpus=0.5)
@@ -145,3 +145,68 @@ def test_arrays_go_through_a_flow(client: millgrid.Client) -> None:
         total_of_both = flow.submit(lambda a, b, c: float(a.sum() + b.sum() + c.sum()), made, small, numpy.ones(20_000))
     assert total_of_both.result(60) == 20_006
     assert made.result(60).nbytes == 800_000
+
+
+def test_results_come_in_order_while_others_run(client: millgrid.Client, tmp_path: Path) -> None:
+    @millgrid.remote
+    def until_told(n: int) -> int:
+        if n == 2:
+            wait_for(str(tmp_path / "go"))
+        return n * n
+
+    calls = until_told.map(range(5), chunksize=2)
+    values = iter(calls)
+    assert [next(values), next(values)] == [0, 1]
+    (tmp_path / "go").touch()
+    assert list(values) == [4, 9, 16]
+    assert list(calls) == [0, 1, 4, 9, 16], "as often as one likes, also when all have ended"
+    assert list(millgrid.Calls[int](client, calls.id)) == [0, 1, 4, 9, 16]
+
+
+def test_results_come_as_they_end_with_their_numbers(client: millgrid.Client, tmp_path: Path) -> None:
+    @millgrid.remote
+    def first_waits(n: int) -> int:
+        if n == 0:
+            wait_for(str(tmp_path / "go"))
+        return n * n
+
+    calls = first_waits.map(range(6))
+    ended = calls.as_completed(timeout=60)
+    assert sorted(next(ended) for _ in range(5)) == [(n, n * n) for n in range(1, 6)]
+    with pytest.raises(millgrid.WaitTimeout, match="1 tasks"):
+        list(calls.as_completed(timeout=0.5))
+    (tmp_path / "go").touch()
+    assert list(ended) == [(0, 0)]
+    again = millgrid.Calls[int](client, first_waits.map(range(1, 6), chunksize=2).id)
+    assert sorted(again.as_completed(60)) == [(n - 1, n * n) for n in range(1, 6)]
+
+
+def test_a_call_that_raises_is_told_where_it_stands(client: millgrid.Client) -> None:
+    calls = picky.map(range(4))
+    values = iter(calls)
+    assert [next(values), next(values)] == [0, 1]
+    with pytest.raises(ValueError, match="not two"):
+        next(values)
+    with pytest.raises(ValueError, match="not two"):
+        list(calls.as_completed())
+    found = dict(calls.as_completed(return_exceptions=True))
+    error: object = found.pop(2)
+    assert found == {0: 0, 1: 1, 3: 3} and isinstance(error, ValueError)
+    with pytest.raises(millgrid.InvalidArgument, match="not one of functions"):
+        list(millgrid.Calls[int](client, client.submit("true").id))
+
+
+def test_large_arguments_of_a_map_go_through_s3(client: millgrid.Client) -> None:
+    arrays = [numpy.full(size, 2.0) for size in (10, 50_000, 3)]
+    calls = millgrid.remote(total).map(arrays)
+    assert list(calls) == [20, 100_000, 6]
+    assert calls.task_count == 3 and millgrid.remote(len).map([b"x" * 200_000]).results(60) == [200_000]
+    with pytest.raises(millgrid.Unpicklable, match="in one task\nhint: use a smaller `chunksize`"):
+        millgrid.remote(total).map(arrays, chunksize=2)
+
+
+def test_inline_calls_come_alike(inline: None) -> None:
+    calls = picky.map(range(3))
+    assert [next(iter(calls)), dict(calls.as_completed(return_exceptions=True))[1]] == [0, 1]
+    with pytest.raises(ValueError, match="not two"):
+        list(calls)

@@ -32,7 +32,3 @@ def test_a_large_result_is_there_for_whoever_comes_later(client: millgrid.Client
     assert [len(value) for value in client.job(calls.id).results(60)] == [70_000, 5]
 
 
-def test_a_large_row_of_a_map_says_what_to_do(client: millgrid.Client) -> None:
-    with pytest.raises(millgrid.Unpicklable, match="92 KiB") as raised:
-        millgrid.remote(client=client)(double).map([b"x" * 100_000])
-    assert "submit" in raised.value.hint

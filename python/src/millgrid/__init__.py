@@ -20,6 +20,7 @@ from ._env import Env
 from ._errors import (
     AlreadyExists,
     CallFailed,
+    Closed,
     ConfigurationError,
     Conflict,
     Denied,
@@ -47,6 +48,7 @@ from ._errors import (
 from ._flow import Flow, FlowCall, FlowJob
 from ._jobs import Job
 from ._logs import LogLine
+from ._plot import Plot
 from ._spec import Needs, Options, Output
 from ._views import (
     Attempt,
@@ -76,6 +78,7 @@ __all__ = [
     "CallOptions",
     "Calls",
     "Client",
+    "Closed",
     "ConfigurationError",
     "Conflict",
     "Denied",
@@ -110,6 +113,7 @@ __all__ = [
     "Output",
     "OutputObject",
     "Plan",
+    "Plot",
     "Queue",
     "Reason",
     "Refused",

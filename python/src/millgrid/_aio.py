@@ -14,6 +14,7 @@ from ._errors import WaitTimeout
 from ._flow import Flow
 from ._jobs import Job
 from ._logs import LogLine
+from ._plot import Plot
 from ._views import Event, Explanation, JobInfo, OutputObject, Plan, Queue, Tasks, Worker
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class AsyncJob:
     async def explain(self, index: int | None = None) -> Explanation:
         """Why it, or one of its tasks, waits; why it failed; where it runs."""
         return await asyncio.to_thread(self.sync.explain, index)
+
+    async def plot(self) -> Plot:
+        """A picture of it: each attempt by worker and time, and the states of its tasks over time."""
+        return await asyncio.to_thread(self.sync.plot)
 
     async def outputs(self, indexes: str | int | range | None = None) -> list[OutputObject]:
         """The objects that were published."""

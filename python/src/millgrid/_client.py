@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from html import escape
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,8 @@ class Client:
         leader = self._grid.call(CLUSTER_STATUS, cluster.GetClusterStatusRequest()).leader or "none"
         queued = sum(queue.queued for queue in self.queues())
         return (
-            f"<b>millgrid</b> {', '.join(self.settings.endpoints)}<br>leader {leader}, {len(known)} workers with "
+            f"<b>millgrid</b> {escape(', '.join(self.settings.endpoints))}<br>leader {escape(leader)}, "
+            f"{len(known)} workers with "
             f"{sum(one.cpu_milli for one in known) / 1000:g} cpus, {sum(one.running for one in known)} tasks running, "
             f"{queued} queued"
         )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import BrokenExecutor
+
 __all__ = [
     "AlreadyExists",
     "CallFailed",
+    "Closed",
     "ConfigurationError",
     "Conflict",
     "Denied",
@@ -80,7 +83,7 @@ class IdentityError(MillgridError):
 
 
 class Unreachable(MillgridError):
-    """No coordinator could be reached in the time given."""
+    """No coordinator could be reached: in the time given, or at once where none ever was and nobody listens."""
 
 
 class Unavailable(MillgridError):
@@ -93,6 +96,10 @@ class TimedOut(MillgridError, TimeoutError):
 
 class WaitTimeout(MillgridError, TimeoutError):
     """The time to wait ran out. The job goes on."""
+
+
+class Closed(MillgridError, BrokenExecutor):
+    """The client was closed while something waited for the grid. Jobs go on."""
 
 
 class Refused(MillgridError):

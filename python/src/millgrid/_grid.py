@@ -19,6 +19,7 @@ import grpc
 
 from . import _errors as errors
 from ._config import Settings
+from ._notice import Incidents
 from ._wire import Method, Req, Res, status
 
 #: How long a call is tried, retries included, unless its caller says otherwise.
@@ -90,6 +91,8 @@ class Grid:
         self.settings = settings
         self.timeout = timeout
         self._credentials: grpc.ChannelCredentials | None = None
+        #: Whether any coordinator ever said anything.
+        self.answered = False
         self._after_fork()
         _GRIDS.add(self)
 
@@ -100,6 +103,7 @@ class Grid:
         self._generation = 0
         # Callers spread over the coordinators, any of which is a front.
         self._good = random.randrange(len(self.settings.endpoints))
+        self.incidents = Incidents()
 
     def close(self) -> None:
         """Ends all connections; they are made anew when needed."""
@@ -128,6 +132,7 @@ class Grid:
             )
             try:
                 answer: Res = call(request, timeout=left)
+                self.answered = True
                 return answer
             except grpc.RpcError as error:
                 tries.failed(error, slot, generation)
@@ -145,6 +150,10 @@ class Grid:
         )
         return call(request), slot, generation
 
+    def address(self, slot: int) -> str:
+        """Host and port of an endpoint."""
+        return self.settings.endpoints[slot].removeprefix("https://").rstrip("/")
+
     def _channel(self) -> tuple[int, int, grpc.Channel]:
         with self._lock:
             slot = self._good
@@ -152,9 +161,8 @@ class Grid:
                 if self._credentials is None:
                     settings = self.settings
                     self._credentials = grpc.ssl_channel_credentials(settings.ca, settings.key, settings.cert)
-                target = self.settings.endpoints[slot].removeprefix("https://").rstrip("/")
                 self._generation += 1
-                channel = grpc.secure_channel(target, self._credentials, options=_CHANNEL_OPTIONS)
+                channel = grpc.secure_channel(self.address(slot), self._credentials, options=_CHANNEL_OPTIONS)
                 self._channels[slot] = (self._generation, channel)
             generation, channel = self._channels[slot]
             return slot, generation, channel
@@ -172,8 +180,14 @@ class Grid:
 class Tries:
     """The tries of one call or one stream: pauses between them, and the most telling reason at the end."""
 
-    def __init__(self, grid: Grid, deadline: float | None, request_id: str = "") -> None:
+    def __init__(
+        self, grid: Grid, deadline: float | None, request_id: str = "", *, streaming: bool = False
+    ) -> None:
         self._grid = grid
+        self._streaming = streaming
+        self._broke = False
+        #: Endpoints where nobody listens.
+        self._refusing: set[int] = set()
         self._deadline = deadline
         self._request_id = request_id
         self._started = time.monotonic()
@@ -186,6 +200,14 @@ class Tries:
         self._at_once = len(self._grid.settings.endpoints) - 1
         self._pause = MIN_PAUSE
 
+    def came(self, slot: int) -> None:
+        """A message came on a stream."""
+        self._grid.answered = True
+        self.reset()
+        if self._broke:
+            self._broke = False
+            self._grid.incidents.resumed(self._grid.address(slot))
+
     def failed(self, error: grpc.RpcError, slot: int, generation: int) -> None:
         """Waits for the next try.
 
@@ -194,6 +216,13 @@ class Tries:
         """
         endpoint = self._grid.settings.endpoints[slot]
         trouble = sort(error, endpoint, self._request_id)
+        self._grid.answered = self._grid.answered or trouble.weight > 0
+        told_by: Any = error
+        if trouble.weight == 0 and "refused" in (told_by.details() or "").lower():
+            self._refusing.add(slot)
+            if not self._grid.answered and len(self._refusing) == len(self._grid.settings.endpoints):
+                # No leader is being elected where no coordinator ever was.
+                raise self._no_grid() from None
         if trouble.final:
             raise trouble.error from None
         self._go_on(trouble, slot, generation)
@@ -202,7 +231,18 @@ class Tries:
         """As `failed`, for a channel that was closed."""
         self._go_on(Trouble(0, errors.Unreachable(str(error)), broken=True), slot, generation)
 
+    def _no_grid(self) -> errors.Unreachable:
+        where = ", ".join(map(self._grid.address, range(len(self._grid.settings.endpoints))))
+        hint = "start one here with `millgrid dev`, or choose another with `context=`, `endpoint=` or MILLGRID_ENDPOINT"
+        message = f"there is no grid at {where}: connection refused"
+        return errors.Unreachable(message, hint=hint, reason="NO_GRID", request_id=self._request_id)
+
     def _go_on(self, trouble: Trouble, slot: int, generation: int) -> None:
+        if self._streaming:
+            self._broke = True
+            address = self._grid.address(slot)
+            lost = trouble.broken or trouble.weight == 0
+            self._grid.incidents.broke(f"the connection to {address} was lost" if lost else f"{address} had no leader")
         if self._best is None or trouble.weight >= self._best.weight:
             self._best = trouble
         self._grid._rotate(slot, generation, trouble.broken)

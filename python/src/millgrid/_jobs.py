@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from . import _grammar as grammar
 from . import _logs, _watch
 from ._errors import JobFailed, WaitTimeout
+from ._notebook import in_notebook, job_html, live
+from ._plot import Plot
 from ._spec import Time
 from ._views import Event, Explanation, JobInfo, OutputObject, Task, TaskCounts, Tasks
 from ._wire import (
@@ -48,10 +50,7 @@ class Job:
         return f"<Job {self.id}>"
 
     def _repr_html_(self) -> str:
-        info = self.info()
-        counts = ", ".join(f"{getattr(info.tasks, name)} {name}" for name in TaskCounts.__annotations__
-                           if getattr(info.tasks, name))
-        return f"<b>job {self.id}</b> {info.name}: {info.state} ({counts})"
+        return job_html(self.info())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and other.id == self.id
@@ -191,7 +190,15 @@ class Job:
             subscription.close()
 
     def progress(self, *, leave: bool = True, **bar: Any) -> Job:
-        """Shows a bar, in a terminal or a notebook, until the job has ended. `bar`: options of tqdm."""
+        """Shows how its tasks go on until it has ended: by state in a notebook, as a bar in a terminal.
+
+        Args:
+            leave: The bar stays when the job has ended.
+            bar: Options of tqdm; with any of them, tqdm's bar is shown in a notebook, too.
+        """
+        if in_notebook() and not bar:
+            live(self, leave=leave)
+            return self
         from tqdm.auto import tqdm
 
         ended = threading.Event()
@@ -218,6 +225,13 @@ class Job:
         if failure:
             raise failure[0]
         return self
+
+    def plot(self) -> Plot:
+        """A picture of it: each attempt by worker and time, and the states of its tasks over time.
+
+        Notebooks show what is returned; `save("job.svg")` writes it.
+        """
+        return Plot(self.info(), self.tasks(attempts=True))
 
     def logs(
         self,

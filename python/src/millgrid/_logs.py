@@ -65,7 +65,7 @@ def pieces(grid: Grid, request: jobs.ReadLogsRequest, deadline: float | None = N
     Raises:
         MillgridError: What the grid refuses for good, e.g. that there is no such task.
     """
-    tries = Tries(grid, deadline)
+    tries = Tries(grid, deadline, streaming=True)
     attempt, later = 0, False
     positions: dict[int, _Position] = {jobs.LOG_STREAM_STDOUT: _Position(), jobs.LOG_STREAM_STDERR: _Position()}
     read_to_end = False
@@ -77,7 +77,7 @@ def pieces(grid: Grid, request: jobs.ReadLogsRequest, deadline: float | None = N
         stream, slot, generation = grid.stream(READ_LOGS, asked)
         try:
             for message in stream:
-                tries.reset()
+                tries.came(slot)
                 if message.attempt < attempt:
                     continue
                 if message.attempt > attempt:

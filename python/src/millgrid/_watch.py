@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from ._errors import MillgridError, Unreachable
+from ._errors import Closed, MillgridError, Unreachable
 from ._grid import Grid, Tries, Trouble
 from ._wire import LIST_TASKS, WATCH_JOBS, jobs
 
@@ -117,11 +117,14 @@ class Hub:
         joined.start()
 
     def close(self) -> None:
-        """Ends all streams."""
+        """Ends all streams, and tells those who listen."""
         with self._lock:
             streams, self._streams = self._streams, []
         for stream in streams:
             stream.stop()
+        error = Closed("the client was closed", hint="jobs go on; another client finds them by their numbers")
+        for one in [one for stream in streams for one in stream.open()]:
+            one.tell(Change(index=1 << 62, error=error))
 
 
 class _Stream:
@@ -157,7 +160,7 @@ class _Stream:
             self._call.cancel()
 
     def _run(self) -> None:
-        tries = Tries(self._hub._grid, None)
+        tries = Tries(self._hub._grid, None, streaming=True)
         while not self._stopped and self.open():
             job_ids = sorted({one.job_id for one in self.open()})
             request = jobs.WatchJobsRequest(job_ids=job_ids, resume_token=self.token, tasks=self.tasks)
@@ -168,7 +171,7 @@ class _Stream:
             try:
                 try:
                     for message in call:
-                        tries.reset()
+                        tries.came(slot)
                         self._tell(message)
                         if self._stopped or not self.open():
                             self.stop()

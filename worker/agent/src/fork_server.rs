@@ -19,8 +19,8 @@ use crate::blobs::Blobs;
 /// Below the state directory: a folder for each server, with its files and what it writes.
 const FOLDER: &str = "servers";
 const LOG: &str = "server.log";
-/// A variable that each task has for itself, also where its job sets it.
-const OWN: &[u8] = b"MILLGRID_ENTRY=";
+/// Variables that are a task's or a job's alone, also where the job sets them.
+const OWN: [&[u8]; 2] = [b"MILLGRID_ENTRY=", b"MILLGRID_CALLS="];
 
 /// A server that a task could use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl ForkServer {
         let wanted = spec.fork_server.as_ref()?;
         let file = |path: &String| spec.files.iter().find(|file| file.path == *path).cloned();
         let files = wanted.files.iter().map(file).collect::<Option<Vec<LocalFile>>>()?;
-        let env: Vec<Bytes> = env.into_iter().filter(|entry| !entry.starts_with(OWN)).collect();
+        let env: Vec<Bytes> = env.into_iter().filter(|entry| !OWN.iter().any(|name| entry.starts_with(name))).collect();
         let mut hasher = blake3::Hasher::new();
         let mut add = |part: &[u8]| {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);

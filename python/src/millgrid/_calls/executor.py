@@ -12,14 +12,16 @@ import itertools
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .. import _watch
-from .._errors import ResultLost
+from .._errors import MillgridError, ResultLost
 from .._spec import add_rows, needs
 from .._wire import CANCEL_JOB, RETRY_JOB, SUBMIT_JOB, jobs, request_id
 from . import payload, results
@@ -52,14 +54,15 @@ class GridFuture(Future[T]):
         """Takes the call back if it has not begun; whether it is cancelled."""
         call = self._call
         if call is None or call.executor is None:
-            return self._cancel_here()
+            return super().cancel()
         return call.executor._cancel(call)
 
     def _cancel_here(self) -> bool:
         done = super().cancel()
-        if done and self._state == "CANCELLED":
-            # Whoever waits for it need not wait for the grid.
-            self.set_running_or_notify_cancel()
+        # Whoever waits for it need not wait for the grid. Two threads may come here.
+        with self._condition:
+            if self._state == "CANCELLED":
+                self.set_running_or_notify_cancel()
         return done
 
     @property
@@ -82,6 +85,8 @@ class _Call:
     lost: int = 0
     #: On its way to the grid: whether it is a task there will be known soon.
     sending: bool = False
+    #: Somebody takes it back: it isn't sent any more, and not again if its task is taken back.
+    dropped: bool = False
 
 
 @dataclass(eq=False)
@@ -95,6 +100,8 @@ class _Task:
     attempt: int = 0
     ended: bool = False
     running: bool = False
+    #: It was cancelled here, for the sake of calls that were dropped; the others are sent again.
+    recalled: bool = False
 
 
 @dataclass(eq=False)
@@ -130,6 +137,12 @@ class _Line:
         return self.probing_since + PROBE_SECONDS
 
 
+#: All of this process, which doesn't exit before their calls have ended.
+_EXECUTORS: weakref.WeakSet[GridExecutor] = weakref.WeakSet()
+#: Of a thread: the executor whose callbacks it runs.
+_SETTLING = threading.local()
+
+
 class GridExecutor(Executor):
     """Made by `Client.executor`. Safe to use from any thread."""
 
@@ -148,6 +161,18 @@ class GridExecutor(Executor):
         self._single = any(options.get(name) for name in ("time", "retries", "at_most_once", "max_failures"))
         # Wrong options are told at once.
         payload.check(client, options)
+        _EXECUTORS.add(self)
+
+    def __repr__(self) -> str:
+        return f"<GridExecutor of {self._client!r}: {len(self._open_calls)} calls on their way>"
+
+    def _repr_html_(self) -> str:
+        with self._changed:
+            running = sum(call.task is not None and call.task.running for call in self._open_calls)
+            waiting = len(self._open_calls) - running
+        shut = ", shut down" if self._shutdown else ""
+        options = escape(", ".join(f"{name}={value!r}" for name, value in self._options.items()))
+        return f"<b>millgrid executor</b>({options}){shut}: {waiting} calls waiting, {running} running"
 
     # What Python documents for executors
 
@@ -176,10 +201,12 @@ class GridExecutor(Executor):
             timeout: Seconds from now on, after which `next` raises `TimeoutError`.
             chunksize: Calls in a task; by default as many as take about a second.
             buffersize: Calls on their way at once. The iterables are read no further ahead, so that they may be
-                longer than memory, or endless.
+                longer than memory, or endless; by default 20,000, where Python's own executors read all at once.
         """
         if chunksize is not None and chunksize < 1:
             raise ValueError("chunksize must be >= 1")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be >= 1")
         self._alive()
@@ -225,20 +252,27 @@ class GridExecutor(Executor):
 
         Args:
             cancel_futures: Calls that have not begun are cancelled.
+        Raises:
+            RuntimeError: It would wait for the callback that it was called from.
         """
         with self._changed:
             self._shutdown = True
             calls = list(self._open_calls)
             self._changed.notify_all()
         if cancel_futures:
-            for call in calls:
-                self._cancel(call)
+            self._take_back(calls)
         if wait:
-            with self._changed:
-                self._changed.wait_for(lambda: not self._open_calls)
+            if getattr(_SETTLING, "executor", None) is self:
+                raise RuntimeError("shutdown(wait=True) in a callback would wait for itself; say wait=False")
+            self._drain()
             if self._dispatcher is not None and self._dispatcher is not threading.current_thread():
                 self._dispatcher.join()
             self._readers.shutdown()
+
+    def _drain(self) -> None:
+        """Waits until every call has ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open_calls)
 
     def usable(self) -> bool:
         """Whether it takes calls in this process."""
@@ -295,6 +329,7 @@ class GridExecutor(Executor):
                     ready = next((line for at, line in waits if at <= now), None)
                     if ready is None:
                         if self._shutdown and not waits and not self._open_calls:
+                            self._readers.shutdown(wait=False)
                             return
                         soonest = min((at for at, _ in waits), default=None)
                         self._changed.wait(None if soonest is None else soonest - now)
@@ -306,11 +341,20 @@ class GridExecutor(Executor):
                 if tasks:
                     self._send(ready, tasks)
             except BaseException as error:
-                self._fail([call for chunk in tasks for call in chunk], error)
+                calls = [call for chunk in tasks for call in chunk]
+                if not calls:
+                    # Nothing was taken: the grid can't be asked, and the next try would come to the same.
+                    with self._changed:
+                        calls = list(ready.calls)
+                        ready.calls.clear()
+                self._fail(calls, error)
 
     def _take(self, line: _Line, slots: int) -> list[list[_Call]]:
         """The next tasks of a line: all alike, either with arguments on S3 or without."""
-        waiting = [call for call in line.calls if not call.future.done()]
+        waiting = [call for call in line.calls if not call.future.done() and not call.dropped]
+        # Somebody else may have set what comes of them.
+        self._open_calls.difference_update(call for call in line.calls if call.future.done())
+        self._changed.notify_all()
         large = bool(waiting) and bool(waiting[0].key)
         count = next((at for at, call in enumerate(waiting) if bool(call.key) != large), len(waiting))
         if line.chunk:
@@ -422,10 +466,12 @@ class GridExecutor(Executor):
         line = task.job.line
         name = function_name(line.function)
         if news.state in (jobs.TASK_STATE_CANCELLED, jobs.TASK_STATE_SKIPPED) and not news.attempt:
-            for call in task.calls:
-                call.future._cancel_here()
             error = CancelledError(f"{name}: job {news.job_id} was cancelled")
-            return self._finish(task, [(call, results.Outcome(error=error)) for call in task.calls], [])
+            again = self._left_by_recall(task, task.calls) if task.recalled else []
+            ended = [(call, results.Outcome(error=error)) for call in task.calls if call not in again]
+            for call, _ in ended:
+                call.future._cancel_here()
+            return self._finish(task, ended, again, task.job.line.chunk)
         found = results.answers(self._client, news, name) if news.attempt else results.Answers()
         if found.count is None and news.state == jobs.TASK_STATE_SUCCEEDED:
             return self._lost(task, news)
@@ -437,10 +483,13 @@ class GridExecutor(Executor):
             line.probing_since = 0.0  # Whatever it was that ended: nobody waits for its time any more.
         if found.refused is not None:
             return self._finish(task, [(call, found.refused) for call in task.calls], [])
-        ended: list[tuple[_Call, results.Outcome]] = []
-        again: list[_Call] = []
+        ended, again = [], []
         for number, call in enumerate(task.calls):
             outcome = found.outcomes.get(number)
+            if outcome is None and news.cause == jobs.CAUSE_CANCELLED and task.recalled and not self._once():
+                # It began between our look and our cancel.
+                again += self._left_by_recall(task, task.calls[number:])
+                break
             if outcome is None:
                 # The first without an answer ended the interpreter; those behind it did not begin.
                 outcome = results.Outcome(error=results.died(news, name, number if len(task.calls) > 1 else 0))
@@ -453,6 +502,10 @@ class GridExecutor(Executor):
                 continue
             ended.append((call, outcome))
         self._finish(task, ended, again)
+
+    def _left_by_recall(self, task: _Task, calls: list[_Call]) -> list[_Call]:
+        """Those of a task that was taken back that nobody cancelled."""
+        return [call for call in calls if not (call.dropped and call.future._cancel_here())]
 
     def _once(self) -> bool:
         return bool(self._options.get("at_most_once"))
@@ -471,61 +524,115 @@ class GridExecutor(Executor):
             task.ended = False
         self._client._grid.call(RETRY_JOB, request)
 
-    def _finish(self, task: _Task, ended: list[tuple[_Call, results.Outcome]], again: list[_Call]) -> None:
+    def _finish(
+        self, task: _Task, ended: list[tuple[_Call, results.Outcome]], again: list[_Call], chunk: int = 1
+    ) -> None:
         with self._changed:
             for call in again:
-                call.task = None
+                call.task, call.dropped = None, False
             if again:
-                self._line(task.job.line.function, 1).calls.extendleft(reversed(again))
+                self._line(task.job.line.function, chunk).calls.extendleft(reversed(again))
             task.job.open -= 1
             if task.job.open == 0 and task.job.subscription is not None:
                 task.job.subscription.close()
-        for call, outcome in ended:
-            _settle(call.future, outcome)
-        with self._changed:
-            self._open_calls.difference_update(call for call, _ in ended)
-            self._changed.notify_all()
+        self._settle(ended)
+
+    def _settle(self, ended: list[tuple[_Call, results.Outcome]]) -> None:
+        """Sets what came of calls, and so runs their callbacks, on this thread."""
+        _SETTLING.executor = self
+        try:
+            for call, outcome in ended:
+                _settle(call.future, outcome)
+        finally:
+            _SETTLING.executor = None
+            with self._changed:
+                self._open_calls.difference_update(call for call, _ in ended)
+                self._changed.notify_all()
 
     def _fail(self, calls: list[_Call], error: BaseException) -> None:
-        for call in calls:
-            _settle(call.future, results.Outcome(error=error))
         with self._changed:
             for call in calls:
                 call.sending = False
-            self._open_calls.difference_update(calls)
             self._changed.notify_all()
+        ended = [(call, results.Outcome(error=error)) for call in calls]
+        try:
+            # Callbacks may wait for calls that this thread is to send, or for news that it is to bring.
+            self._readers.submit(self._settle, ended)
+        except RuntimeError:  # The interpreter is going down.
+            self._settle(ended)
 
     # Taking calls back
 
     def _cancel(self, call: _Call) -> bool:
-        future = call.future
-        with self._changed:
-            self._changed.wait_for(lambda: not call.sending)
-            task = call.task
-            if task is None:
-                cancelled = future._cancel_here()
-                if cancelled:
-                    self._open_calls.discard(call)
-                    self._changed.notify_all()
-                return cancelled
-            if future.done() or task.running or len(task.calls) > 1:
-                return future.cancelled()
-            job_id, index = task.job.job_id, task.index
-        # The watch may have told of it first.
-        return (self._cancel_on_grid(job_id, index) and future._cancel_here()) or future.cancelled()
+        if not call.future.done():
+            self._take_back([call])
+        return call.future.cancelled()
 
-    def _cancel_on_grid(self, job_id: int, index: int) -> bool:
-        """Whether a task that had not begun was taken back."""
-        asked = jobs.ListTasksRequest(job_id=job_id)
-        asked.ranges.add(first=index, last=index, step=1)
-        (task,) = _watch.pages(self._client._grid, asked)
-        if task.state not in (jobs.TASK_STATE_QUEUED, jobs.TASK_STATE_WAITING) or task.attempt:
-            return task.state == jobs.TASK_STATE_CANCELLED and not task.attempt
-        request = jobs.CancelJobRequest(request_id=request_id(), job_id=job_id, reason="the future was cancelled")
-        request.ranges.add(first=index, last=index, step=1)
-        self._client._grid.call(CANCEL_JOB, request)
-        (task,) = _watch.pages(self._client._grid, asked)
-        return task.state == jobs.TASK_STATE_CANCELLED and not task.attempt
+    def _take_back(self, calls: list[_Call]) -> None:
+        """Cancels those that have not begun; with others of their tasks, which are sent again."""
+        here: list[_Call] = []
+        there: dict[_Job, dict[_Task, list[_Call]]] = {}
+        with self._changed:
+            self._changed.wait_for(lambda: not any(call.sending for call in calls))
+            for call in calls:
+                task = call.task
+                if call.future.done() or (task is not None and task.running):
+                    continue
+                call.dropped = True
+                if task is None:
+                    here.append(call)
+                else:
+                    there.setdefault(task.job, {}).setdefault(task, []).append(call)
+        # Nothing is locked while callbacks run.
+        self._cancelled(here)
+        for job, tasks in there.items():
+            try:
+                recalled = self._recall(job, list(tasks))
+            except MillgridError:
+                recalled = set()  # What the grid can't be asked for can't be cancelled.
+            for task, own in tasks.items():
+                if task.index in recalled:
+                    self._cancelled(own)
+                else:
+                    with self._changed:
+                        for call in own:
+                            call.dropped = False
+
+    def _cancelled(self, calls: list[_Call]) -> None:
+        cancelled = [call for call in calls if call.future._cancel_here()]
+        with self._changed:
+            self._open_calls.difference_update(cancelled)
+            self._changed.notify_all()
+
+    def _recall(self, job: _Job, tasks: list[_Task]) -> set[int]:
+        """Cancels those tasks of a job that have not begun; the indexes of those that never will."""
+        indexes = sorted(task.index for task in tasks)
+        asked = jobs.ListTasksRequest(job_id=job.job_id, ranges=_ranges(indexes))
+        waiting = (jobs.TASK_STATE_QUEUED, jobs.TASK_STATE_WAITING)
+        found = list(_watch.pages(self._client._grid, asked))
+        begun = {task.index for task in found if task.attempt or task.state not in waiting}
+        if cancel := [index for index in indexes if index not in begun]:
+            with self._changed:
+                for task in tasks:
+                    task.recalled = task.recalled or task.index not in begun
+            request = jobs.CancelJobRequest(
+                request_id=request_id(), job_id=job.job_id, reason="the future was cancelled", ranges=_ranges(cancel)
+            )
+            self._client._grid.call(CANCEL_JOB, request)
+            asked.page_token = ""
+            found = list(_watch.pages(self._client._grid, asked))
+        return {task.index for task in found if task.state == jobs.TASK_STATE_CANCELLED and not task.attempt}
+
+
+def _ranges(indexes: list[int]) -> list[jobs.IndexRange]:
+    """Of indexes in their order."""
+    ranges: list[jobs.IndexRange] = []
+    for index in indexes:
+        if ranges and ranges[-1].last == index - 1:
+            ranges[-1].last = index
+        else:
+            ranges.append(jobs.IndexRange(first=index, last=index, step=1))
+    return ranges
 
 
 def _set_running(future: GridFuture[Any]) -> None:
@@ -543,3 +650,14 @@ def _settle(future: GridFuture[Any], outcome: results.Outcome) -> None:
         future.set_exception(outcome.error)
     else:
         future.set_result(outcome.value)
+
+
+def _at_exit() -> None:
+    """As for Python's own executors: the program exits when all pending calls have ended."""
+    for executor in list(_EXECUTORS):
+        if executor._pid == os.getpid():
+            executor._drain()
+
+
+# Before those of `concurrent.futures.thread`, which were registered first: results are read on its threads.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

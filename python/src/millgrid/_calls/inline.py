@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -25,7 +25,9 @@ def outcome(function: Callable[..., Any], args: Iterable[Any], kwargs: dict[str,
         return results.Outcome(error=error)
     try:
         value = copy(*own_args, **own_kwargs)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise  # It is meant for this process.
+    except BaseException as error:
         import traceback
 
         error.__cause__ = RemoteTraceback(traceback.format_exc())
@@ -87,6 +89,17 @@ class InlineCalls:
     def progress(self, **_: Any) -> InlineCalls:
         """There is nothing to show."""
         return self
+
+    def __iter__(self) -> Iterator[Any]:
+        """What the calls returned; raises what a call raised where it stands."""
+        return (one.get() for one in self._outcomes)
+
+    def as_completed(
+        self, timeout: float | None = None, *, return_exceptions: bool = False
+    ) -> Iterator[tuple[int, Any]]:
+        """What the calls returned, with their numbers."""
+        for number, one in enumerate(self._outcomes):
+            yield number, one.error if one.error is not None and return_exceptions else one.get()
 
     def outcomes(self, timeout: float | None = None) -> list[results.Outcome]:
         """What each call returned or raised."""

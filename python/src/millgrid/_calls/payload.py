@@ -35,7 +35,7 @@ INLINE_BYTES = runner.INLINE_BYTES
 ROW_BYTES = 92 << 10
 #: Of the arguments of a job's only task, in base64, that travel in its environment.
 ALONE_BYTES = 4 << 10
-#: In a job's environment: that it is one of functions.
+#: In a job's environment: that it is one of functions; of a `map` the calls in each task.
 MARK = "MILLGRID_CALLS"
 #: Finds an interpreter: a path that is there, or a name on the PATH.
 _LAUNCH = (
@@ -63,6 +63,8 @@ class Pickled:
 
     data: bytes
     buffers: tuple[memoryview, ...] = ()
+    #: Where on S3 they are already.
+    key: str = ""
 
     @property
     def size(self) -> int:

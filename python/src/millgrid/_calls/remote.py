@@ -7,6 +7,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from .. import _default
@@ -24,9 +25,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .._client import Client
+    from .._wire import jobs
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+#: Arguments that are on their way to S3 at once.
+_UPLOADS = 8
 
 
 class Calls(Job, Generic[T]):
@@ -43,6 +48,41 @@ class Calls(Job, Generic[T]):
         """
         values: list[T] = super().results(timeout)
         return values
+
+    def __iter__(self) -> Iterator[T]:
+        """What the calls returned, in their order, each as soon as it and those before it have ended.
+
+        Raises:
+            Whatever a call raised, where it stands.
+        """
+        early: dict[int, list[answers.Outcome]] = {}
+        following = 0
+        for task, found in answers.as_they_come(self._client, self):
+            early[task] = found
+            while following in early:
+                for outcome in early.pop(following):
+                    yield outcome.get()
+                following += 1
+
+    def as_completed(
+        self, timeout: float | None = None, *, return_exceptions: bool = False
+    ) -> Iterator[tuple[int, T]]:
+        """What the calls returned as they end, each with its number, from 0 on in the order of the arguments.
+
+        Args:
+            timeout: Seconds from the first one that is asked for on; none: for ever.
+            return_exceptions: What a call raised takes the place of its value, and ends nothing.
+        Raises:
+            Whatever a call raised, as itself, unless exceptions are returned.
+            WaitTimeout: Time ran out; the job goes on.
+        """
+        chunk = int(self._get().spec.env.get(payload.MARK) or 1)
+        for task, found in answers.as_they_come(self._client, self, timeout):
+            for number, outcome in enumerate(found, task * chunk):
+                if outcome.error is not None and return_exceptions:
+                    yield number, cast(T, outcome.error)
+                else:
+                    yield number, outcome.get()
 
     def outcomes(self, timeout: float | None = None) -> list[answers.Outcome]:
         """What each call returned or raised, in their order; waits for them."""
@@ -139,20 +179,43 @@ class RemoteFunction(Generic[P, T]):
             options["max_running"] = max_running
         name = function_name(self.function)
         spec = payload.make_spec(client, self.function, options, alone=True)
-        add_rows(spec, self._rows(calls, chunksize, name), client._blobs.store)
+        # What it takes to number the calls of a task.
+        spec.env[payload.MARK] = str(chunksize)
+        self._add_calls(client, spec, calls, chunksize, name)
         job = client._submit(spec)
         return Calls(client, job.id, job._known)
 
-    def _rows(
-        self, calls: Iterator[tuple[tuple[Any, ...], dict[str, Any]]], chunksize: int, name: str
-    ) -> Iterator[str]:
+    def _add_calls(
+        self,
+        client: Client,
+        spec: jobs.JobSpec,
+        calls: Iterator[tuple[tuple[Any, ...], dict[str, Any]]],
+        chunksize: int,
+        name: str,
+    ) -> None:
+        """Rows of small arguments; if any are large, all of them go through S3."""
+        tasks: list[list[payload.Pickled]] = []
+        large = False
         while chunk := list(itertools.islice(calls, chunksize)):
             arguments = [payload.pickled(args, kwargs, name) for args, kwargs in chunk]
             size = sum(one.size for one in arguments)
-            if size > payload.ROW_BYTES or any(one.buffers for one in arguments):
-                hint = "put it on S3 and give its name, use a smaller `chunksize`, or call `submit`, which does it for you"
+            tasks.append(arguments)
+            if size <= payload.ROW_BYTES and not any(one.buffers for one in arguments):
+                continue
+            if chunksize > 1:
+                hint = "use a smaller `chunksize`; with 1, what is larger goes through S3"
                 raise Unpicklable(f"arguments of `{name}` have {size} bytes, 92 KiB at most in one task", hint=hint)
-            yield payload.row(one.data for one in arguments)
+            if not large:
+                # Told before anything is sent, if there is no place for them.
+                payload.add_large(client, spec)
+                large = True
+            # What is large doesn't stay in memory.
+            tasks[-1] = [payload.Pickled(b"", key=payload.upload(client, arguments[0]))]
+        if not large:
+            return add_rows(spec, (payload.row(one.data for one in task) for task in tasks), client._blobs.store)
+        with ThreadPoolExecutor(_UPLOADS, "millgrid-uploads") as uploads:
+            keys = list(uploads.map(lambda task: task[0].key or payload.upload(client, task[0]), tasks))
+        add_rows(spec, ({"key": key} for key in keys), client._blobs.store)
 
     def _executor(self) -> GridExecutor:
         client = self._client or _default.client()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import pickle
+import queue
+import time
 from binascii import a2b_base64
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,9 +23,10 @@ from .._errors import (
     RemoteTraceback,
     ResultLost,
     Unpicklable,
+    WaitTimeout,
 )
 from .._grammar import refuse
-from .._watch import pages
+from .._watch import ENDED_TASK, Change, pages
 from .._wire import jobs
 from . import runner
 from .payload import MARK
@@ -215,6 +218,63 @@ def outcomes(client: Client, job: Job, timeout: float | None = None) -> list[Out
             job.retry(index)
     gone = Outcome(error=ResultLost(f"a result of `{known.name}` died with its worker", reason="RESULT_LOST"))
     return [outcome for one in read for outcome in ([gone] if one is None else one)]
+
+
+def as_they_come(client: Client, job: Job, timeout: float | None = None) -> Iterator[tuple[int, list[Outcome]]]:
+    """The outcomes of each task of a job of functions, with its index, in the order in which they end.
+
+    Raises:
+        WaitTimeout: Time ran out; the job goes on.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    known = job._get()
+    if MARK not in known.spec.env:
+        raise refuse("job", f"job {job.id} is not one of functions", "its output is in `logs()` and `outputs()`")
+    read: queue.SimpleQueue[tuple[int, list[Outcome] | BaseException]] = queue.SimpleQueue()
+    dealt_with: dict[int, int] = {}
+    lost: dict[int, int] = {}
+    readers = concurrent.futures.ThreadPoolExecutor(READERS, "millgrid-results")
+
+    def answered(task: jobs.Task) -> None:
+        try:
+            found = _of_task(client, task, known.name)
+            if found is None:
+                lost[task.index] = lost.get(task.index, 0) + 1
+                if lost[task.index] <= LOST_RETRIES and not known.spec.at_most_once:
+                    job.retry(task.index)  # What comes of it is news again.
+                    return
+                text = f"a result of `{known.name}` died with its worker"
+                found = [Outcome(error=ResultLost(text, reason="RESULT_LOST"))]
+            read.put((task.index, found))
+        except BaseException as error:
+            read.put((task.index, error))
+
+    def see(change: Change) -> None:
+        if change.error is not None:
+            read.put((-1, change.error))
+        for task in change.tasks:
+            if task.state in ENDED_TASK and dealt_with.get(task.index, -1) < task.attempt:
+                dealt_with[task.index] = task.attempt
+                readers.submit(answered, task)
+
+    subscription = client._hub.follow(job.id, see, tasks=True)
+    told: set[int] = set()
+    try:
+        while len(told) < known.task_count:
+            try:
+                index, found = read.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                hint = "it goes on; what was not read yet can be read again"
+                text = f"{known.task_count - len(told)} tasks of job {job.id} have not ended within {timeout:g} s"
+                raise WaitTimeout(text, hint=hint, reason="TIMEOUT") from None
+            if isinstance(found, BaseException):
+                raise found
+            if index not in told:
+                told.add(index)
+                yield index, found
+    finally:
+        subscription.close()
+        readers.shutdown(wait=False, cancel_futures=True)
 
 
 def _of_task(client: Client, task: jobs.Task, name: str) -> list[Outcome] | None:

@@ -152,7 +152,7 @@ class Runner:
                 continue
             try:
                 value = self.function(*args, **kwargs)
-            except (Exception, SystemExit, KeyboardInterrupt) as error:
+            except BaseException as error:
                 self.frame(number, "raised", encode(raised(error)))
                 any_raised = True
                 continue
