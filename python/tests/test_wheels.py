@@ -61,7 +61,7 @@ def test_the_wheel_has_the_package_and_nothing_else(package: Path) -> None:
     generated = {f"millgrid/_generated/{name}_pb2{end}" for name in protos for end in (".py", ".pyi")}
     assert len(generated) > 6 and generated <= names
     assert "millgrid/py.typed" in names
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"millgrid"}
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"millgrid", "snakemake_executor_plugin_millgrid"}
 
 
 def test_a_source_distribution_makes_the_same_wheel(package: Path, tmp_path: Path) -> None:

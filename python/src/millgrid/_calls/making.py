@@ -19,6 +19,9 @@ from . import maker
 LAUNCH = (
     'u=$(uname -nm); export MILLGRID_ENV_DIR="${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/millgrid/envs/'
     '$MILLGRID_ENV-${u%% *}-${u##* }"; e=$MILLGRID_ENV_DIR/bin/python; '
+    # Tasks make it, and say so in their logs; an interpreter that is kept waits for that.
+    'if test -n "$MILLGRID_FORK_SERVER"; then i=0; while ! test -e "$MILLGRID_ENV_DIR/made"; do '
+    'test $i -lt 250 || exit 1; i=$((i + 1)); sleep 0.2; done; fi; '
     'if test -e "$MILLGRID_ENV_DIR/made" && test -x "$e"; then { true >"$MILLGRID_ENV_DIR/used"; } 2>/dev/null; '
     'exec "$e" -u "$MILLGRID_CALL_FILE"; fi; '
     'm=$MILLGRID_ENV_FILE; test -e "$m" || m=$(dirname "$MILLGRID_CALL_FILE")/$m; '
