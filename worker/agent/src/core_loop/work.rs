@@ -58,7 +58,7 @@ impl Agent {
         Ok(())
     }
 
-    pub(super) fn spawn(&mut self, task: &Task, session: u64, time_limit_ms: u64) {
+    pub(super) fn spawn(&mut self, task: &Task, session: u64, time_limit_ms: u64, after: Option<Key>) {
         let Some(record) = self.records.get_mut(&task.key) else { return };
         let Some(launch) = record.launch.take() else { return };
         let path = |name| record.directory.join(name).to_string_lossy().into_owned();
@@ -75,6 +75,7 @@ impl Agent {
             memory_mib: launch.resources.memory_mib,
             cpu_milli: launch.resources.cpu_milli,
             memo: record.memo.encode_to_vec().into(),
+            after: after.map(keeper::key),
         };
         self.tell_keeper(from_agent::Message::Spawn(spawn));
     }
