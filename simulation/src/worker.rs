@@ -1,6 +1,6 @@
 //! One worker: the real agent's core above a simulated keeper and its processes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use coordinator_core::CallId;
 use proto::v1::Capacity;
@@ -27,6 +27,18 @@ pub(crate) struct Worker {
     pub(crate) stream: Option<(u64, CallId)>,
     pub(crate) standing: Option<Standing>,
     pub(crate) processes: BTreeMap<Key, Process>,
+    /// What its keeper starts when another has ended.
+    pub(crate) orders: BTreeMap<Key, Order>,
+    /// Whether its keeper knows how to; those of earlier releases don't.
+    pub(crate) follows: bool,
+}
+
+/// A process that waits for another.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) after: Key,
+    pub(crate) task: Arc<Task>,
+    pub(crate) session: u64,
 }
 
 /// A task's process, as the keeper knows it.
@@ -60,6 +72,8 @@ impl Worker {
             stream: None,
             standing: None,
             processes: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            follows: number % 4 != 3,
         }
     }
 
@@ -87,8 +101,13 @@ impl Worker {
             jitter: self.incarnation * 31 + self.coordinator as u64,
         };
         let mut agent = Core::new(settings);
-        let processes = self.processes.values().map(|process| process.adopted.clone()).collect();
-        let connected = Input::KeeperConnected { standing: self.standing, processes };
+        let waiting = self.orders.values().map(|order| Adopted {
+            after: Some(order.after),
+            start_time_ms: 0,
+            ..adopted(&order.task, now_us)
+        });
+        let processes = self.processes.values().map(|process| process.adopted.clone()).chain(waiting).collect();
+        let connected = Input::KeeperConnected { standing: self.standing, processes, follows: self.follows };
         agent.step(connected, self.now_ms(now_us), wall(now_us));
         self.agent = Some(agent);
     }
@@ -127,15 +146,16 @@ impl Worker {
     }
 
     pub(crate) fn add_process(&mut self, task: &Task, exit_code: i32, now_us: u64) {
-        let spec = task.job.spec.as_ref();
-        let adopted = Adopted {
-            key: task.key,
-            resources: task.resources,
-            outputs: spec.is_some_and(|spec| !spec.outputs.is_empty()),
-            start_time_ms: wall(now_us),
-            exit: None,
-        };
-        self.processes.insert(task.key, Process { adopted, started_us: now_us, exit_code });
+        self.processes.insert(task.key, Process { adopted: adopted(task, now_us), started_us: now_us, exit_code });
+    }
+
+    pub(crate) fn lives(&self, key: &Key) -> bool {
+        self.orders.contains_key(key) || self.processes.get(key).is_some_and(Process::alive)
+    }
+
+    /// What is to be started now that a process has ended.
+    pub(crate) fn take_next(&mut self, ended: Key) -> Vec<Order> {
+        self.orders.extract_if(.., |_, order| order.after == ended).map(|(_, order)| order).collect()
     }
 
     /// Ends a process that is still alive. What the agent is to be told.
@@ -157,11 +177,38 @@ impl Worker {
         Some(Input::Exited { key, exit })
     }
 
+    /// Ends an order that waits for another. What the agent is to be told.
+    pub(crate) fn end_order(&mut self, key: Key, end: End, now_us: u64) -> Option<Input> {
+        let order = self.orders.remove(&key)?;
+        let exit = Exit { end, end_time_ms: wall(now_us), ..Exit::default() };
+        // A refusal isn't kept.
+        if end != End::NotStarted {
+            let adopted = Adopted { exit: Some(exit.clone()), start_time_ms: 0, ..adopted(&order.task, now_us) };
+            self.processes.insert(key, Process { adopted, started_us: now_us, exit_code: 0 });
+        }
+        Some(Input::Exited { key, exit })
+    }
+
     /// Kills everything, as the keeper does when the session is void.
     pub(crate) fn kill_all(&mut self, end: End, now_us: u64) -> Vec<Input> {
         self.standing = None;
+        let orders: Vec<Key> = self.orders.keys().copied().collect();
+        let mut told: Vec<Input> = orders.into_iter().filter_map(|key| self.end_order(key, end, now_us)).collect();
         let keys: Vec<Key> = self.processes.keys().copied().collect();
-        keys.into_iter().filter_map(|key| self.end_process(key, end, now_us)).collect()
+        told.extend(keys.into_iter().filter_map(|key| self.end_process(key, end, now_us)));
+        told
+    }
+}
+
+fn adopted(task: &Task, now_us: u64) -> Adopted {
+    let spec = task.job.spec.as_ref();
+    Adopted {
+        key: task.key,
+        resources: task.resources,
+        outputs: spec.is_some_and(|spec| !spec.outputs.is_empty()),
+        start_time_ms: wall(now_us),
+        after: None,
+        exit: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Workers, their keepers and processes, and those that nobody waits for any more.
 
+use std::sync::Arc;
+
 use proto::internal::{Caller, Entry, WorkerReport, call_request, command};
 use proto::v1::{AttemptKey, Ended, Manifest, ManifestEntry, Report, ReportItem, Role, report_item::Item};
 use worker_core::{End, Key, Task};
@@ -9,6 +11,7 @@ use crate::{
     call::{Origin, Up},
     member::Member,
     network::Place,
+    worker::Order,
 };
 
 impl World {
@@ -27,6 +30,7 @@ impl World {
         self.workers[worker].machine += 1;
         self.workers[worker].standing = None;
         self.workers[worker].processes.clear();
+        self.workers[worker].orders.clear();
         if let Some((_, call)) = call {
             if !hangs {
                 self.hang_up(call);
@@ -95,7 +99,17 @@ impl World {
                 let input = Box::new(worker_core::Input::Prepared { key: task.key, result });
                 self.after(delay_us, Event::Tell { worker, incarnation, input });
             }
-            Wanted::Spawn { task, session, .. } => self.spawn(worker, &task, session),
+            Wanted::Spawn { task, session, after, .. } => self.order(worker, task, session, after),
+            Wanted::SpawnNow { key, .. } => {
+                if let Some(order) = self.workers[worker].orders.remove(&key) {
+                    self.spawn(worker, &order.task, order.session);
+                }
+            }
+            Wanted::Withdraw { key } => {
+                if let Some(input) = self.workers[worker].end_order(key, End::NotStarted, self.now_us) {
+                    self.tell_later(worker, input);
+                }
+            }
             Wanted::Stop { key, immediately } => {
                 let delay_us = if immediately { 0 } else { self.random.skewed(3_000_000) };
                 let machine = self.workers[worker].machine;
@@ -170,6 +184,23 @@ impl World {
         self.after(delay_us, Event::Tell { worker, incarnation, input: Box::new(input) });
     }
 
+    /// Starts a process, now or when another has ended, as the keeper is told.
+    fn order(&mut self, worker: usize, task: Arc<Task>, session: u64, after: Option<Key>) {
+        match after.filter(|after| self.workers[worker].follows && self.workers[worker].lives(after)) {
+            Some(after) => {
+                let key = task.key;
+                self.workers[worker].orders.insert(key, Order { after, task, session });
+            }
+            None => self.spawn(worker, &task, session),
+        }
+    }
+
+    fn start_next(&mut self, worker: usize, ended: Key) {
+        for order in self.workers[worker].take_next(ended) {
+            self.spawn(worker, &order.task, order.session);
+        }
+    }
+
     pub(super) fn spawn(&mut self, worker: usize, task: &Task, session: u64) {
         if !self.workers[worker].may_start(session, self.now_us) {
             let exit = worker_core::Exit { end: End::NotStarted, ..worker_core::Exit::default() };
@@ -225,12 +256,19 @@ impl World {
     }
 
     pub(super) fn process_ends(&mut self, worker: usize, key: Key, end: End) {
+        if end == End::Stopped
+            && let Some(input) = self.workers[worker].end_order(key, end, self.now_us)
+        {
+            self.tell_later(worker, input);
+            return self.start_next(worker, key);
+        }
         let exit_code = self.workers[worker].processes.get(&key).filter(|one| one.alive()).map(|one| one.exit_code);
         if let Some(input) = self.workers[worker].end_process(key, end, self.now_us) {
             if let Some(exit_code) = exit_code.filter(|_| end == End::ExitCode) {
                 self.oracle.exited(key, exit_code);
             }
             self.tell_later(worker, input);
+            self.start_next(worker, key);
         }
     }
 

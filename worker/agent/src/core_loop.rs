@@ -260,7 +260,16 @@ impl Agent {
                 }))
             }
             Output::Prepare { task } => self.prepare(task),
-            Output::Spawn { task, session, time_limit_ms } => self.spawn(&task, session, time_limit_ms),
+            Output::Spawn { task, session, time_limit_ms, after } => self.spawn(&task, session, time_limit_ms, after),
+            // A repeat: what was ordered first counts.
+            Output::SpawnNow { key, session } => {
+                let key = Some(keeper::key(key));
+                self.tell_keeper(from_agent::Message::Spawn(protocol::Spawn { key, session, ..Default::default() }));
+            }
+            Output::Withdraw { key } => {
+                let key = Some(keeper::key(key));
+                self.tell_keeper(from_agent::Message::Withdraw(protocol::Withdraw { key }));
+            }
             Output::SetTimeLimit { key, time_limit_ms } => {
                 let key = Some(keeper::key(key));
                 self.tell_keeper(from_agent::Message::SetTimeLimit(protocol::SetTimeLimit { key, time_limit_ms }));

@@ -1,9 +1,11 @@
 //! Attempts, from their grant to the acknowledgement of their end.
 
+mod ahead;
 mod ends;
 mod limits;
 mod stops;
 
+pub(crate) use ahead::{Dying, Room, Successors};
 pub(crate) use ends::clip;
 
 use std::{
@@ -11,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use proto::v1::{Cause, Grant, Instructions, ReportItem, Resources, Returned, Started, report_item::Item};
+use proto::v1::{Cause, Grant, Instructions, ReportItem, Resources, Started, report_item::Item};
 
 use limits::Limit;
 
@@ -28,7 +30,13 @@ enum Stage {
     Waiting { task: Arc<Task> },
     /// Its directory and its inputs are being made.
     Preparing { task: Arc<Task> },
-    /// The keeper was asked to start it.
+    /// Likewise, while it awaits the room of another.
+    PreparingAhead { task: Arc<Task>, after: Key },
+    /// The keeper was asked to start it when that one has ended; left when that is told, or when other room is free.
+    Ordered { after: Key },
+    /// The keeper was asked not to. If that came too late, it is told that the other has ended.
+    Withdrawn { after: Key },
+    /// The keeper was asked to start it, or starts it by itself.
     Spawning,
     /// It runs.
     Running { start_time_ms: i64 },
@@ -61,6 +69,7 @@ pub(crate) struct Attempts {
     ahead: VecDeque<(u64, Key)>,
     /// Running and not reported as such yet, with the time of that report.
     young: VecDeque<(u64, Key)>,
+    pub(crate) successors: Successors,
 }
 
 impl Attempts {
@@ -76,28 +85,41 @@ impl Attempts {
         self.all.get(key).is_some_and(|attempt| attempt.kill.is_some())
     }
 
-    /// Those that no process was ordered for; none of them waits for room any more.
+    /// Those that no process was ordered for, or only for later; none of them waits for room any more.
     pub(crate) fn take_unstarted(&mut self) -> Vec<Key> {
         self.waiting.clear();
         self.ahead.clear();
-        let unstarted = |attempt: &Attempt| matches!(attempt.stage, Stage::Waiting { .. } | Stage::Preparing { .. });
+        let unstarted = |attempt: &Attempt| {
+            matches!(
+                attempt.stage,
+                Stage::Waiting { .. } | Stage::Preparing { .. } | Stage::PreparingAhead { .. } | Stage::Ordered { .. }
+            )
+        };
         self.all.iter().filter(|(_, attempt)| unstarted(attempt)).map(|(key, _)| *key).collect()
     }
 
-    pub(crate) fn prepares(&self, key: &Key) -> bool {
-        self.all.get(key).is_some_and(|attempt| matches!(attempt.stage, Stage::Preparing { .. }))
+    /// Those that the keeper knows, or is about to.
+    pub(crate) fn with_process(&self) -> impl Iterator<Item = Key> {
+        self.all.iter().filter(|(_, attempt)| attempt.stage.has_process()).map(|(key, _)| *key)
     }
 
-    pub(crate) fn with_process(&self) -> impl Iterator<Item = Key> {
-        self.all
-            .iter()
-            .filter(|(_, attempt)| matches!(attempt.stage, Stage::Spawning | Stage::Running { .. }))
-            .map(|(key, _)| *key)
+    /// Whether the keeper was asked to start it, whatever it waits for there.
+    pub(crate) fn begun(&self, key: &Key) -> bool {
+        self.all.get(key).is_some_and(|attempt| matches!(attempt.stage, Stage::Spawning))
+    }
+
+    /// Whether the keeper was asked not to start it after all.
+    pub(crate) fn withdrawn(&self, key: &Key) -> bool {
+        self.all.get(key).is_some_and(|attempt| matches!(attempt.stage, Stage::Withdrawn { .. }))
     }
 
     pub(crate) fn adopt(&mut self, process: &Adopted, now_ms: u64) {
+        let stage = match process.after {
+            None => Stage::Running { start_time_ms: process.start_time_ms },
+            Some(after) => Stage::Ordered { after },
+        };
         let attempt = Attempt {
-            stage: Stage::Running { start_time_ms: process.start_time_ms },
+            stage,
             resources: process.resources,
             outputs: process.outputs,
             limit: Limit::default(),
@@ -106,7 +128,11 @@ impl Attempts {
             directory: true,
         };
         self.all.insert(process.key, attempt);
-        self.young.push_back((now_ms + STARTED_AFTER_MS, process.key));
+        match process.after {
+            None => self.young.push_back((now_ms + STARTED_AFTER_MS, process.key)),
+            // Why it was granted isn't known any more.
+            Some(_) => self.ahead.push_back((now_ms + AHEAD_PATIENCE_MS, process.key)),
+        }
     }
 
     pub(crate) fn timer_ms(&self) -> Option<u64> {
@@ -120,8 +146,31 @@ impl Attempts {
         !self.waiting.is_empty() || !self.ahead.is_empty()
     }
 
-    fn waits(&self, key: &Key) -> Option<&Attempt> {
-        self.all.get(key).filter(|attempt| matches!(attempt.stage, Stage::Waiting { .. }))
+    /// Whether it has no room yet, and is still to have one.
+    fn waits(&self, key: &Key) -> bool {
+        self.all.get(key).is_some_and(|attempt| match attempt.stage {
+            Stage::Waiting { .. } | Stage::PreparingAhead { .. } => true,
+            Stage::Ordered { .. } => attempt.kill.is_none(),
+            Stage::Preparing { .. }
+            | Stage::Withdrawn { .. }
+            | Stage::Spawning
+            | Stage::Running { .. }
+            | Stage::StagingOut { .. }
+            | Stage::Reported => false,
+        })
+    }
+}
+
+impl Stage {
+    fn has_process(&self) -> bool {
+        match self {
+            Self::Ordered { .. } | Self::Withdrawn { .. } | Self::Spawning | Self::Running { .. } => true,
+            Self::Waiting { .. }
+            | Self::Preparing { .. }
+            | Self::PreparingAhead { .. }
+            | Self::StagingOut { .. }
+            | Self::Reported => false,
+        }
     }
 }
 
@@ -182,17 +231,21 @@ impl Core {
         true
     }
 
-    /// Starts what there is room for: what was granted a slot first, then what was granted ahead.
+    /// Starts what there is room for: what was granted a slot first, then what was granted ahead. What comes next then
+    /// is ordered ahead.
     pub(crate) fn start_waiting(&mut self) {
         while let Some(key) = self.attempts.waiting.front().copied() {
             if !self.begin(key) {
-                return;
+                return self.prepare_ahead();
             }
             self.attempts.waiting.pop_front();
         }
         while let Some((at_ms, key)) = self.attempts.ahead.front().copied() {
-            if at_ms <= self.now_ms || !self.begin(key) {
+            if at_ms <= self.now_ms {
                 return;
+            }
+            if !self.begin(key) {
+                return self.prepare_ahead();
             }
             self.attempts.ahead.pop_front();
         }
@@ -200,11 +253,15 @@ impl Core {
 
     /// False when there is no room.
     fn begin(&mut self, key: Key) -> bool {
-        let Some(attempt) = self.attempts.all.get_mut(&key) else { return true };
-        let Stage::Waiting { task } = &attempt.stage else { return true };
+        let waits = self.attempts.waits(&key);
+        let Some(attempt) = self.attempts.all.get_mut(&key).filter(|_| waits) else { return true };
         if !self.slots.fits(&attempt.resources) {
             return false;
         }
+        let Stage::Waiting { task } = &attempt.stage else {
+            self.start_now(key);
+            return true;
+        };
         let task = Arc::clone(task);
         self.slots.take(&attempt.resources);
         attempt.directory = true;
@@ -216,28 +273,31 @@ impl Core {
     /// Returns what was granted ahead and found no room in time.
     pub(crate) fn return_overdue(&mut self) {
         while let Some((at_ms, key)) = self.attempts.ahead.front().copied() {
-            let waits = self.attempts.waits(&key).is_some();
+            let waits = self.attempts.waits(&key);
             if waits && self.now_ms < at_ms {
                 return;
             }
             self.attempts.ahead.pop_front();
             if waits {
-                self.report(key, Item::Returned(Returned {}));
+                self.give_back(key);
             }
         }
     }
 
     pub(crate) fn prepared(&mut self, key: Key, result: Result<(), Failure>) {
         let Some(attempt) = self.attempts.all.get_mut(&key) else { return };
-        let Stage::Preparing { task } = &attempt.stage else { return };
-        let task = Arc::clone(task);
+        let (task, after) = match &attempt.stage {
+            Stage::Preparing { task } => (Arc::clone(task), None),
+            Stage::PreparingAhead { task, after } => (Arc::clone(task), Some(*after)),
+            _ => return,
+        };
         match (result, &self.session) {
             (Ok(()), Some(session)) => {
                 let session = session.id;
-                attempt.stage = Stage::Spawning;
+                attempt.stage = after.map_or(Stage::Spawning, |after| Stage::Ordered { after });
                 attempt.kept = true;
                 let time_limit_ms = attempt.limit.milliseconds;
-                self.outputs.push(Output::Spawn { task, session, time_limit_ms });
+                self.outputs.push(Output::Spawn { task, session, time_limit_ms, after });
             }
             // Without a session there is no attempt: `lose_session` took them all.
             (Ok(()), None) => {}

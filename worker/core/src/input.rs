@@ -32,10 +32,12 @@ pub enum Input {
         standing: Option<Standing>,
         /// Every process that the keeper hasn't been told to forget.
         processes: Vec<Adopted>,
+        /// Whether the keeper knows how to start one process after another.
+        follows: bool,
     },
     /// The connection to the keeper broke; another `KeeperConnected` follows.
     KeeperLost,
-    /// A process runs.
+    /// A process runs. One that was to start after another isn't told of before that one's `Exited`.
     Started {
         /// Whose.
         key: Key,
@@ -125,6 +127,8 @@ pub struct Adopted {
     pub outputs: bool,
     /// Milliseconds since the Unix epoch; 0 when it isn't known.
     pub start_time_ms: i64,
+    /// Present when it waits for that one to end.
+    pub after: Option<Key>,
     /// Present when it has ended.
     pub exit: Option<Exit>,
 }

@@ -22,7 +22,7 @@ mod upstream;
 
 use std::collections::BTreeMap;
 
-use attempts::Attempts;
+use attempts::{Attempts, Dying};
 use link::{Link, Stage};
 use proto::v1::{CoordinatorMessage, WorkerMessage, coordinator_message, worker_message};
 use publications::Publications;
@@ -54,8 +54,8 @@ pub struct Core {
     upstream: Upstream,
     attempts: Attempts,
     slots: Slots,
-    /// Processes that were ordered to be killed and belong to no attempt of ours: what they still occupy.
-    dying: BTreeMap<Key, proto::v1::Resources>,
+    /// Processes that were ordered to be killed, and what they still occupy.
+    dying: BTreeMap<Key, Dying>,
     publications: Publications,
     /// The machine is about to be taken back.
     reclaim: Option<Reclaim>,
@@ -101,7 +101,9 @@ impl Core {
         self.fence_if_due();
         match input {
             Input::Tick => {}
-            Input::KeeperConnected { standing, processes } => self.keeper_connected(standing, processes),
+            Input::KeeperConnected { standing, processes, follows } => {
+                self.keeper_connected(standing, processes, follows);
+            }
             Input::KeeperLost => self.keeper = self.keeper.lost(),
             Input::Started { key, start_time_ms } => self.started(key, start_time_ms),
             Input::Exited { key, exit } => self.exited(key, exit),

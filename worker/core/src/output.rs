@@ -50,6 +50,21 @@ pub enum Output {
         session: u64,
         /// How long it may run from its start; 0: for ever.
         time_limit_ms: u64,
+        /// Start it when this one has ended, or now if the keeper doesn't know that one any more.
+        after: Option<Key>,
+    },
+    /// Have the keeper start now what it was to start when another has ended; nothing if it was started already.
+    SpawnNow {
+        /// What.
+        key: Key,
+        /// The session that holds the attempt.
+        session: u64,
+    },
+    /// Have the keeper not start what it was to start when another has ended: answered by `Exited` with
+    /// `End::NotStarted`. Nothing if it was started already.
+    Withdraw {
+        /// What.
+        key: Key,
     },
     /// Have the keeper end the process when it has run so long from its start, which may be over already.
     SetTimeLimit {

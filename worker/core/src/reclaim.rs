@@ -3,7 +3,7 @@
 //! From the notice on nothing is started any more, and what wasn't started is returned. What runs goes on for as long
 //! as leaves it its grace; then it is asked to stop, then killed, and a margin remains for the ends and the logs.
 
-use proto::v1::{Returned, SpotNotice, report_item::Item, worker_message};
+use proto::v1::{SpotNotice, worker_message};
 
 use crate::{
     Core, Output,
@@ -86,8 +86,7 @@ impl Core {
         }
         // Before anything ends, so that no slot that comes free is taken.
         for key in self.attempts.take_unstarted() {
-            self.outputs.extend(self.attempts.prepares(&key).then_some(Output::BreakOff { key }));
-            self.report(key, Item::Returned(Returned {}));
+            self.give_back(key);
         }
         if before < Stage::Stopping && after >= Stage::Stopping {
             self.reclaim_running();

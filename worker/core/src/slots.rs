@@ -28,6 +28,11 @@ impl Slots {
                 && self.scratch_gib + wanted.scratch_gib <= self.capacity.scratch_gib)
     }
 
+    /// How many have room.
+    pub(crate) fn taken(&self) -> usize {
+        usize::try_from(self.tasks).unwrap_or(usize::MAX)
+    }
+
     pub(crate) fn take(&mut self, taken: &Resources) {
         self.cpu_milli += taken.cpu_milli;
         self.memory_mib += taken.memory_mib;

@@ -76,12 +76,14 @@ impl Player {
         let message = |message| Input::Received { stream, message: CoordinatorMessage { message: Some(message) } };
         match words[0] {
             "tick" => Input::Tick,
+            // With `follows` it knows how to start one process after another.
             "keeper" => Input::KeeperConnected {
                 standing: named.contains_key("session").then(|| Standing {
                     session: number("session"),
                     connection: number("connection"),
                     deadline_ms: number("deadline"),
                 }),
+                follows: has("follows"),
                 processes: keys.iter().map(|key| adopted(*key, named.get(key.to_string().as_str()).copied())).collect(),
             },
             "keeper-lost" => Input::KeeperLost,
@@ -188,10 +190,13 @@ impl Player {
                 format!("keeper: session {session}/{connection} until {deadline_ms}ms")
             }
             Output::Prepare { task } => format!("prepare {}", task.key),
-            Output::Spawn { task, session, time_limit_ms } => {
+            Output::Spawn { task, session, time_limit_ms, after } => {
                 let limit = if time_limit_ms > 0 { format!(" within {time_limit_ms}ms") } else { String::new() };
-                format!("keeper: spawn {} for session {session}{limit}", task.key)
+                let after = after.map(|after| format!(" after {after}")).unwrap_or_default();
+                format!("keeper: spawn {} for session {session}{limit}{after}", task.key)
             }
+            Output::SpawnNow { key, session } => format!("keeper: spawn {key} for session {session} now"),
+            Output::Withdraw { key } => format!("keeper: withdraw {key}"),
             Output::SetTimeLimit { key, time_limit_ms: 0 } => format!("keeper: {key} without limit"),
             Output::SetTimeLimit { key, time_limit_ms } => format!("keeper: {key} within {time_limit_ms}ms"),
             Output::Stop { key, immediately } => {
@@ -286,8 +291,12 @@ fn resources(job: u64) -> Resources {
     Resources { cpu_milli: if (10..100).contains(&job) { 2000 } else { 1000 }, ..Default::default() }
 }
 
-fn adopted(key: Key, ended: Option<&str>) -> Adopted {
-    Adopted { key, resources: resources(key.job), outputs: key.job >= 100, start_time_ms: 7, exit: ended.map(exit) }
+/// `after:1.0.1` is one that waits for that one.
+fn adopted(key: Key, state: Option<&str>) -> Adopted {
+    let after = state.and_then(|state| self::key(state.strip_prefix("after:")?));
+    let exit = state.filter(|_| after.is_none()).map(exit);
+    let start_time_ms = if after.is_none() { 7 } else { 0 };
+    Adopted { key, resources: resources(key.job), outputs: key.job >= 100, start_time_ms, after, exit }
 }
 
 /// `0`, `3`, `signal:9`, `stopped:15`, `time-limit`, `memory`, `not-found`, `not-executable`, `not-started`.

@@ -215,11 +215,11 @@ impl Keeper<'_> {
             }
             let now = boottime_ms();
             let mut table = self.shared.lock();
-            let mut orders = 0;
             while let Some(FromAgent { message }) = connection.frames.take().map_err(io::Error::other)? {
                 match message {
                     Some(Message::SetSession(standing)) => table.set_session(&standing, now),
-                    Some(Message::Spawn(spawn)) => orders += usize::from(table.order(spawn, now)),
+                    Some(Message::Spawn(spawn)) => table.order(spawn, now),
+                    Some(Message::Withdraw(withdraw)) => table.withdraw(&withdraw),
                     Some(Message::Stop(stop)) => table.stop(&stop, now),
                     Some(Message::Forget(forget)) => table.forget(&forget.keys),
                     Some(Message::SetTimeLimit(limit)) => table.set_time_limit(&limit),
@@ -229,12 +229,9 @@ impl Keeper<'_> {
                     None => {}
                 }
             }
+            let orders = table.orders();
             drop(table);
-            if orders > 1 {
-                self.shared.ordered.notify_all();
-            } else if orders == 1 {
-                self.shared.ordered.notify_one();
-            }
+            self.shared.wake_spawners(orders);
         }
     }
 

@@ -31,11 +31,14 @@ pub(crate) fn run(shared: &Shared, guardian: &Guardian, mut guardian_pid: i32) -
             table = shared.entered.wait(table).expect("a panic ends the process");
         }
         let task = table.reap(pid, boottime_ms());
+        let orders = table.orders();
         drop(table);
-        if task {
-            shared.wake();
-        } else {
+        if !task {
             shared.wake_servers();
+            continue;
         }
+        // First: a processor without a task is worse than an end that is told a little later.
+        shared.wake_spawners(orders);
+        shared.wake();
     }
 }

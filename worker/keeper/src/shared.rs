@@ -65,6 +65,15 @@ impl Shared {
         self.table.lock().expect("a panic ends the process")
     }
 
+    /// Makes as many spawning threads look at the table as have something to do.
+    pub fn wake_spawners(&self, orders: usize) {
+        match orders {
+            0 => {}
+            1 => self.ordered.notify_one(),
+            _ => self.ordered.notify_all(),
+        }
+    }
+
     /// Readable after [`Shared::wake`].
     pub fn wake_fd(&self) -> impl AsFd {
         &self.wake

@@ -3,6 +3,8 @@
 //! All methods are called under the one lock. A process id is in `pids` from the moment the process is made
 //! until just before it is reaped, so what is signalled under the lock is never a stranger.
 
+mod ahead;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
@@ -59,6 +61,8 @@ struct Process {
 }
 
 enum Phase {
+    /// Ordered for when that process has ended.
+    After { process: Key, spawn: Spawn },
     /// Ordered.
     Waiting,
     /// A thread is making it.
@@ -91,6 +95,8 @@ pub(crate) struct Table {
     /// Number of the newest of them.
     newest: u64,
     waiting: VecDeque<(Key, Spawn)>,
+    /// Of a process that hasn't ended, those at [`Phase::After`] that wait for it.
+    next: HashMap<Key, Vec<Key>>,
     timers: BTreeSet<(u64, Key)>,
     kept: usize,
     board: Board,
@@ -114,6 +120,7 @@ impl Table {
             making: BTreeSet::new(),
             newest: 0,
             waiting: VecDeque::new(),
+            next: HashMap::new(),
             timers: BTreeSet::new(),
             kept: 0,
             board,
@@ -135,6 +142,7 @@ impl Table {
             deadline_ms: self.deadline_ms,
             keeper_pid: std::process::id(),
             processes,
+            follows: true,
         }));
     }
 
@@ -154,13 +162,16 @@ impl Table {
         }
     }
 
-    /// Orders a process; true when a spawning thread has something to do.
-    pub fn order(&mut self, spawn: Spawn, now_ms: u64) -> bool {
-        let Some(key) = spawn.key else { return false };
+    /// Orders a process, for now or for when another has ended.
+    pub fn order(&mut self, spawn: Spawn, now_ms: u64) {
+        let Some(key) = spawn.key else { return };
         if let Some(process) = self.processes.get(&key) {
             let again = process.again(key);
             again.into_iter().for_each(|message| self.send(message));
-            return false;
+            if spawn.after.is_none() {
+                self.wait_no_more(key);
+            }
+            return;
         }
         let weight = LISTED_LEN + MAX_DETAIL + spawn.memo.len();
         if let Some(refusal) = self.refusal(&spawn, weight, now_ms) {
@@ -170,7 +181,7 @@ impl Table {
                 detail: refusal.into(),
                 ..Exited::default()
             }));
-            return false;
+            return;
         }
         self.kept += weight;
         self.processes.insert(
@@ -190,8 +201,10 @@ impl Table {
                 phase: Phase::Waiting,
             },
         );
-        self.waiting.push_back((key, spawn));
-        true
+        match spawn.after {
+            Some(process) if self.lives(&process) => self.wait_for(process, key, spawn),
+            _ => self.waiting.push_back((key, spawn)),
+        }
     }
 
     fn refusal(&self, spawn: &Spawn, weight: usize, now_ms: u64) -> Option<&'static str> {
@@ -247,6 +260,11 @@ impl Table {
     }
 
     // What the threads do.
+
+    /// How many processes wait for a spawning thread.
+    pub fn orders(&self) -> usize {
+        self.waiting.len()
+    }
 
     /// The next process to make.
     pub fn next_order(&mut self, now_ms: u64) -> Option<Order> {
@@ -453,7 +471,9 @@ impl Table {
         let Some(process) = self.processes.get_mut(&key) else { return };
         match process.phase {
             Phase::Ended(_) => {}
-            Phase::Waiting => self.finish(key, Exited { end: reason.into(), ..Exited::default() }),
+            Phase::After { .. } | Phase::Waiting => {
+                self.finish(key, Exited { end: reason.into(), ..Exited::default() });
+            }
             Phase::Starting => {
                 process.reason.get_or_insert(reason);
                 if process.signal != libc::SIGKILL {
@@ -493,8 +513,9 @@ impl Table {
         if exited.detail.len() > MAX_DETAIL {
             exited.detail.truncate(exited.detail.floor_char_boundary(MAX_DETAIL));
         }
-        process.phase = Phase::Ended(exited.clone());
+        let phase = std::mem::replace(&mut process.phase, Phase::Ended(exited.clone()));
         self.send(ToAgent::Exited(exited));
+        self.over(key, &phase);
     }
 
     fn take_place(&mut self) -> Option<u32> {
@@ -528,12 +549,14 @@ impl Process {
     }
 
     fn listed(&self, key: Key) -> Listed {
-        let (pid, exited) = match &self.phase {
-            Phase::Waiting | Phase::Starting => (0, None),
-            Phase::Running { pid, .. } => (*pid as u32, None),
-            Phase::Ended(exited) => (0, Some(exited.clone())),
-        };
-        let listed = Listed { key: Some(key), memo: self.memo.clone(), pid, start_time_ms: self.start_time_ms, exited };
+        let mut listed =
+            Listed { key: Some(key), memo: self.memo.clone(), start_time_ms: self.start_time_ms, ..Listed::default() };
+        match &self.phase {
+            Phase::After { process, .. } => listed.after = Some(*process),
+            Phase::Waiting | Phase::Starting => {}
+            Phase::Running { pid, .. } => listed.pid = *pid as u32,
+            Phase::Ended(exited) => listed.exited = Some(exited.clone()),
+        }
         debug_assert!(listed.encoded_len() <= LISTED_LEN + MAX_DETAIL + self.memo.len());
         listed
     }
@@ -541,7 +564,7 @@ impl Process {
     /// What an agent that repeats an order should hear again.
     fn again(&self, key: Key) -> Option<ToAgent> {
         match &self.phase {
-            Phase::Waiting | Phase::Starting => None,
+            Phase::After { .. } | Phase::Waiting | Phase::Starting => None,
             Phase::Running { pid, .. } => {
                 Some(ToAgent::Started(Started { key: Some(key), pid: *pid as u32, start_time_ms: self.start_time_ms }))
             }

@@ -1,6 +1,7 @@
 //! The keeper as agents see it: real processes, through the socket.
 #![allow(clippy::unwrap_used)]
 
+mod ahead;
 mod bench;
 mod fork_servers;
 mod grid;

@@ -98,6 +98,7 @@ impl Agent {
                 resources: memo.resources.unwrap_or_default(),
                 outputs: !memo.outputs.is_empty(),
                 start_time_ms: process.start_time_ms,
+                after: keeper::core_key(process.after),
                 exit: None,
             };
             let directory = self.spools.directory(key);
@@ -113,6 +114,6 @@ impl Agent {
         }
         self.keep_left();
         self.sweep_leftovers();
-        self.step(Input::KeeperConnected { standing, processes });
+        self.step(Input::KeeperConnected { standing, processes, follows: welcome.follows });
     }
 }

@@ -61,7 +61,7 @@ impl Agent {
         Ok(())
     }
 
-    pub(super) fn spawn(&mut self, task: &Task, session: u64, time_limit_ms: u64) {
+    pub(super) fn spawn(&mut self, task: &Task, session: u64, time_limit_ms: u64, after: Option<Key>) {
         let Some(record) = self.records.get_mut(&task.key) else { return };
         let Some(launch) = record.launch.take() else { return };
         let fork_server = launch.fork_server.as_ref().map(|server| server.id.clone()).unwrap_or_default();
@@ -83,6 +83,7 @@ impl Agent {
             cpu_milli: launch.resources.cpu_milli,
             memo: record.memo.encode_to_vec().into(),
             fork_server,
+            after: after.map(keeper::key),
         };
         if let Some(definition) = definition {
             self.tell_keeper(from_agent::Message::SetForkServer(definition));

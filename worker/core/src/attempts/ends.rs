@@ -1,14 +1,14 @@
 //! How attempts end, and what is said of it.
 
-use proto::v1::{Cause, Ended, Manifest, ReportItem, report_item::Item};
+use proto::v1::{Cause, Ended, Manifest, ReportItem, Returned, report_item::Item};
 
-use super::{Stage, stops::may_be_retried};
+use super::{Dying, Stage, stops::may_be_retried};
 use crate::{Core, End, Exit, Failure, Key, Output, timing::DETAIL_BYTES};
 
 impl Core {
     pub(crate) fn exited(&mut self, key: Key, exit: Exit) {
-        if let Some(resources) = self.dying.remove(&key) {
-            self.slots.give(&resources);
+        if let Some(Dying { room, resources }) = self.dying.remove(&key) {
+            self.leave_room(key, room, &resources);
             self.forget.push(key);
             self.outputs.push(Output::Discard { key, logs: false });
             return;
@@ -17,8 +17,13 @@ impl Core {
             self.forget.push(key);
             return;
         };
-        if !matches!(attempt.stage, Stage::Spawning | Stage::Running { .. }) {
+        if !attempt.stage.has_process() {
             return;
+        }
+        let withdrawn = matches!(attempt.stage, Stage::Withdrawn { .. }) && exit.end == End::NotStarted;
+        if withdrawn && attempt.kill.is_none_or(may_be_retried) {
+            attempt.kept = false;
+            return self.report(key, Item::Returned(Returned {}));
         }
         let kill = match attempt.kill {
             // It ended by itself just before it heard of it.
@@ -74,10 +79,9 @@ impl Core {
     /// Frees the slot and puts the end, or the return, into the upstream.
     pub(crate) fn report(&mut self, key: Key, item: Item) {
         let Some(attempt) = self.attempts.all.get_mut(&key) else { return };
-        let stage = std::mem::replace(&mut attempt.stage, Stage::Reported);
-        if !matches!(stage, Stage::Waiting { .. } | Stage::Reported) {
-            self.slots.give(&attempt.resources);
-        }
+        let (room, resources) = (attempt.stage.room(), attempt.resources);
+        attempt.stage = Stage::Reported;
+        self.leave_room(key, room, &resources);
         self.upstream.push(ReportItem { attempt: Some(key.into()), item: Some(item) }, self.now_ms);
     }
 
@@ -101,9 +105,9 @@ impl Core {
     pub(crate) fn end_was_accepted(&mut self, key: Key) {
         let Some(attempt) = self.attempts.all.get(&key) else { return };
         if matches!(attempt.stage, Stage::StagingOut { .. }) {
-            let resources = attempt.resources;
+            let (room, resources) = (attempt.stage.room(), attempt.resources);
             self.outputs.push(Output::BreakOff { key });
-            self.slots.give(&resources);
+            self.leave_room(key, room, &resources);
             self.let_go(key, true);
         }
     }
@@ -112,21 +116,22 @@ impl Core {
     pub(crate) fn abandon(&mut self, key: Key) {
         let Some(attempt) = self.attempts.all.remove(&key) else { return };
         self.ended.insert(key);
+        let room = attempt.stage.room();
         match attempt.stage {
             Stage::Waiting { .. } => {}
-            Stage::Preparing { .. } => {
+            Stage::Preparing { .. } | Stage::PreparingAhead { .. } => {
                 self.outputs.push(Output::BreakOff { key });
-                self.slots.give(&attempt.resources);
+                self.leave_room(key, room, &attempt.resources);
                 self.outputs.push(Output::Discard { key, logs: false });
             }
-            Stage::Spawning | Stage::Running { .. } => {
+            Stage::Ordered { .. } | Stage::Withdrawn { .. } | Stage::Spawning | Stage::Running { .. } => {
                 // Its slot is free when it is dead, which its exit will tell.
                 self.outputs.push(Output::Stop { key, immediately: true });
-                self.dying.insert(key, attempt.resources);
+                self.dying.insert(key, Dying { room, resources: attempt.resources });
             }
             Stage::StagingOut { .. } => {
                 self.outputs.push(Output::BreakOff { key });
-                self.slots.give(&attempt.resources);
+                self.leave_room(key, room, &attempt.resources);
                 self.forget.push(key);
                 self.outputs.push(Output::Discard { key, logs: false });
             }

@@ -3,7 +3,6 @@
 
 use proto::v1::TimeLimit;
 
-use super::Stage;
 use crate::{Core, Key, Output};
 
 /// What an attempt may take from its start.
@@ -29,7 +28,7 @@ impl Core {
         let of_the_job = Key { job, ordinal: 0, attempt: 0 }..=Key { job, ordinal: u32::MAX, attempt: u32::MAX };
         for (key, attempt) in self.attempts.all.range_mut(of_the_job) {
             attempt.limit = Limit { milliseconds: time_limit_ms, changed: true };
-            if matches!(attempt.stage, Stage::Spawning | Stage::Running { .. }) {
+            if attempt.stage.has_process() {
                 self.outputs.push(Output::SetTimeLimit { key: *key, time_limit_ms });
             }
         }

@@ -38,11 +38,11 @@ impl Core {
         let first = attempt.kill.replace(cause).is_none();
         match &mut attempt.stage {
             Stage::Waiting { .. } => self.end_with(key, failure()),
-            Stage::Preparing { .. } => {
+            Stage::Preparing { .. } | Stage::PreparingAhead { .. } => {
                 self.outputs.push(Output::BreakOff { key });
                 self.end_with(key, failure());
             }
-            Stage::Spawning | Stage::Running { .. } => {
+            Stage::Ordered { .. } | Stage::Withdrawn { .. } | Stage::Spawning | Stage::Running { .. } => {
                 if first {
                     self.outputs.push(Output::Stop { key, immediately: false });
                 }
@@ -72,7 +72,7 @@ impl Core {
         for key in self.attempts.keys().collect::<Vec<_>>() {
             let Some(attempt) = self.attempts.all.get_mut(&key) else { continue };
             match &mut attempt.stage {
-                Stage::Spawning | Stage::Running { .. } => {
+                Stage::Ordered { .. } | Stage::Withdrawn { .. } | Stage::Spawning | Stage::Running { .. } => {
                     self.outputs.push(Output::Stop { key, immediately: true });
                 }
                 Stage::StagingOut { exit } => {
@@ -80,7 +80,7 @@ impl Core {
                     self.outputs.push(Output::BreakOff { key });
                     self.report(key, Item::Ended(ended(exit, Some(Cause::SpotReclaimed))));
                 }
-                Stage::Waiting { .. } | Stage::Preparing { .. } | Stage::Reported => {}
+                Stage::Waiting { .. } | Stage::Preparing { .. } | Stage::PreparingAhead { .. } | Stage::Reported => {}
             }
         }
     }
