@@ -51,6 +51,10 @@ def double(array: Any) -> Any:
     return array * 2
 
 
+def total(array: Any) -> float:
+    return float(array.sum())
+
+
 def large(size: int) -> bytes:
     return b"x" * size
 
