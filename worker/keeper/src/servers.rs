@@ -29,6 +29,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 
 use crate::{
     clock::boottime_ms,
+    process,
     protocol::{SetForkServer, Spawn},
     shared::Shared,
 };
@@ -98,11 +99,18 @@ enum State {
     /// Its program is being started by the servers' thread.
     Starting,
     Up {
-        pid: i32,
+        process: Process,
         control: UnixStream,
         next: Next,
         warm: bool,
     },
+}
+
+/// The process of a server: killed when it is given up, unless it was reaped.
+#[derive(Debug)]
+struct Process {
+    pid: i32,
+    reaped: bool,
 }
 
 /// The spare of a server.
@@ -130,6 +138,15 @@ pub(crate) struct Servers {
 /// Of [`Servers::strangers`].
 const MAX_STRANGERS: usize = 64;
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that hangs would not see that its stream has ended.
+        if !self.reaped {
+            process::signal_group(self.pid, libc::SIGKILL);
+        }
+    }
+}
+
 impl Servers {
     /// Takes note of a server; nothing is started before it is wanted.
     pub fn set(&mut self, definition: SetForkServer, now_ms: u64) {
@@ -138,7 +155,6 @@ impl Servers {
         }
         if self.all.len() >= MAX_SERVERS {
             let oldest = self.all.iter().min_by_key(|(_, server)| server.used_ms).map(|(id, _)| id.clone());
-            // Its streams are closed, and so it ends.
             oldest.map(|id| self.all.remove(&id));
         }
         let state = State::Down { until_ms: 0 };
@@ -186,8 +202,9 @@ impl Servers {
             return self.strangers.push(pid);
         };
         let Some(server) = self.all.get_mut(&id) else { return };
-        let State::Up { pid: own, next, .. } = &mut server.state else { return };
-        if *own == pid {
+        let State::Up { process, next, .. } = &mut server.state else { return };
+        if process.pid == pid {
+            process.reaped = true;
             server.fail(now_ms);
         } else if matches!(next, Next::Ready(spare) if spare.pid == pid) {
             *next = Next::None;
@@ -237,11 +254,13 @@ impl Servers {
         match (started, self.all.get_mut(id)) {
             (Ok((pid, control)), Some(server)) => {
                 self.pids.insert(pid, id.clone());
-                server.state = State::Up { pid, control, next: Next::None, warm: false };
+                let process = Process { pid, reaped: false };
+                server.state = State::Up { process, control, next: Next::None, warm: false };
             }
-            // Forgotten meanwhile: it ends with its stream.
+            // Forgotten meanwhile.
             (Ok((pid, _)), None) => {
                 self.pids.insert(pid, Bytes::new());
+                drop(Process { pid, reaped: false });
             }
             (Err(_), Some(server)) => server.fail(now_ms),
             (Err(_), None) => {}
@@ -291,7 +310,7 @@ impl Servers {
 }
 
 impl Server {
-    /// It ends, since its streams are closed, and its spare with it.
+    /// It is ended, and its spare ends, since its stream is closed.
     fn fail(&mut self, now_ms: u64) {
         // One that has made processes will do so again.
         let pause = if matches!(self.state, State::Up { warm: true, .. }) { PAUSE_MS } else { BACKOFF_MS };

@@ -156,6 +156,24 @@ fn a_server_that_cannot_be_started_or_ends_at_once_costs_no_task() {
 }
 
 #[test]
+fn a_server_that_hangs_is_killed_when_it_is_given_up() {
+    let mut keeper = Keeper::start();
+    set(&mut keeper, "import time; time.sleep(1000)");
+    let first = order(&keeper, 1, FORKED);
+    keeper.send([Message::Spawn(first)]);
+    keeper.exited(key(1));
+    until("its program is there", || !processes_of(&keeper).is_empty());
+    // A keeper knows 16: those that are newer take its place.
+    let others = (0..16).map(|number: u8| SetForkServer {
+        id: vec![number].into(),
+        argv: vec!["true".into()],
+        ..SetForkServer::default()
+    });
+    keeper.send(others.map(Message::SetForkServer));
+    until("it is dead", || processes_of(&keeper).is_empty());
+}
+
+#[test]
 fn a_killed_keeper_takes_its_servers_and_their_tasks_along() {
     let mut keeper = Keeper::start();
     set(&mut keeper, PROGRAM);
