@@ -124,7 +124,7 @@ def test_a_function_that_kills_its_interpreter(client: millgrid.DevClient) -> No
 def test_a_result_that_is_too_large(client: millgrid.DevClient) -> None:
     nowhere = millgrid.DevClient(client.grid)
     nowhere._setup(dataclasses.replace(nowhere.settings, dev=False), 30.0, None)
-    with nowhere.executor() as ex, within(A_TASK):
+    with nowhere.executor(python=sys.executable) as ex, within(A_TASK):
         error = ex.submit(large, 100_000).exception()
     assert isinstance(error, millgrid.CallFailed)
     assert "`large`" in error.message and "bytes" in error.message and "store=" in error.hint
