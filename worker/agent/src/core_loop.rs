@@ -77,8 +77,8 @@ struct Agent {
     config: Config,
     core: Core,
     events: mpsc::UnboundedSender<Event>,
-    /// Inputs that carrying out an output has made.
-    inputs: VecDeque<Input>,
+    /// What carrying out an output has brought about at once.
+    at_once: VecDeque<Event>,
     keeper: Option<Keeper>,
     grid: Arc<Coordinators>,
     stream: Option<Stream>,
@@ -152,7 +152,7 @@ pub async fn run(config: Config, staging: Handle) -> anyhow::Result<()> {
         spools: Spools::new(tasks),
         sweeper: Sweeper::start()?,
         events,
-        inputs: VecDeque::new(),
+        at_once: VecDeque::new(),
         keeper: None,
         stream: None,
         records: BTreeMap::new(),
@@ -228,8 +228,8 @@ impl Agent {
             for output in outputs {
                 self.carry_out(output);
             }
-            while let Some(input) = self.inputs.pop_front() {
-                self.step(input);
+            while let Some(event) = self.at_once.pop_front() {
+                self.event(event);
             }
         }
         if let Some(keeper) = &mut self.keeper

@@ -1,10 +1,12 @@
 //! What is done for one attempt: its directory and inputs, its process, its outputs, and what it leaves.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use prost::Message;
 use proto::v1::{self, Cause, Manifest};
-use tokio::task::AbortHandle;
 use worker_core::{Failure, Input, Key, PublishFailure, Task};
 use worker_keeper::protocol::{self, from_agent};
 
@@ -16,6 +18,9 @@ use crate::{
     stage::{ResolvedOutput, UploadLabels},
     sweeper::{STDERR, STDOUT, WORK},
 };
+
+/// So many small files are written, and so many globs looked at, sooner than another thread wakes up.
+const QUICK_FILES: usize = 8;
 
 impl Agent {
     pub(super) fn prepare(&mut self, task: Arc<Task>) {
@@ -29,24 +34,37 @@ impl Agent {
         self.spools.open(key);
         let made = prepare::make(&task, &plan, &places, &self.sweeper);
         if made.is_err() || prepare::is_plain(&plan) {
-            let result = self.keep_ready(key, made);
-            self.inputs.push_back(Input::Prepared { key, result });
+            self.at_once.push_back(Event::Prepared(key, made));
             return;
         }
         let (stage, blobs, grid) = (self.stage.clone(), self.blobs.clone(), Arc::clone(&self.grid));
-        let (events, state_dir) = (self.events.clone(), self.config.state_dir.clone());
-        let working = self.staging.spawn(async move {
+        let state_dir = self.config.state_dir.clone();
+        let quick = plan.spec().files.len() <= QUICK_FILES;
+        let fetch = async move {
             let server = made.as_ref().ok().and_then(|ready| ready.launch.fork_server.as_ref());
             let server = server.map(|server| (server, state_dir.as_path()));
             let fetched = prepare::fetch(&task, &plan, &places, &stage, &blobs, &grid, server).await;
-            let _ = events.send(Event::Prepared(key, fetched.and(made)));
-        });
-        self.work_on(key, working.abort_handle());
+            Event::Prepared(key, fetched.and(made))
+        };
+        self.work_on(key, fetch, quick);
     }
 
-    pub(super) fn work_on(&mut self, key: Key, working: AbortHandle) {
+    /// Has this done, on the threads for staging if it has to wait for anything; `quick`: what comes before that may be
+    /// done here, since it takes less than the way to another thread and back.
+    fn work_on(&mut self, key: Key, work: impl Future<Output = Event> + Send + 'static, quick: bool) {
+        let mut work = Box::pin(work);
+        if quick {
+            let _staging = self.staging.enter();
+            if let Poll::Ready(event) = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return self.at_once.push_back(event);
+            }
+        }
+        let events = self.events.clone();
+        let working = self.staging.spawn(async move {
+            let _ = events.send(work.await);
+        });
         if let Some(record) = self.records.get_mut(&key) {
-            record.working = Some(working);
+            record.working = Some(working.abort_handle());
         }
     }
 
@@ -100,15 +118,16 @@ impl Agent {
             .cloned()
             .map(|v1::Output { glob, prefix, optional }| ResolvedOutput { glob, prefix, optional })
             .collect();
-        let (stage, events, work) = (self.stage.clone(), self.events.clone(), record.directory.join(WORK));
+        let (stage, work) = (self.stage.clone(), record.directory.join(WORK));
         let labels = self.labels(key, record.memo.index);
         let grid_prefix = self.grounds.grid_prefix.clone();
-        let working = self.staging.spawn(async move {
+        let quick = outputs.len() <= QUICK_FILES;
+        let upload = async move {
             let result = stage.stage_out(&work, &outputs, &labels, &grid_prefix).await;
             let result = result.map_err(|failure| prepare::staging(Cause::StageOut, failure));
-            let _ = events.send(Event::Input(Input::StagedOut { key, result }));
-        });
-        self.work_on(key, working.abort_handle());
+            Event::Input(Input::StagedOut { key, result })
+        };
+        self.work_on(key, upload, quick);
     }
 
     pub(super) fn publish(&mut self, key: Key, manifest: Manifest, index: u64) {

@@ -17,6 +17,9 @@ impl Stage {
         labels: &UploadLabels,
         grid_prefix: &str,
     ) -> Result<v1::Manifest, StageFailure> {
+        if select::leaves_nothing(directory, outputs) {
+            return Ok(v1::Manifest::default());
+        }
         let (walked, wanted) = (directory.to_owned(), outputs.to_vec());
         let selected = tokio::task::spawn_blocking(move || select::select(&walked, &wanted)).await;
         let selected = selected.map_err(|stopped| StageFailure::transient("outputs", stopped))??;

@@ -21,6 +21,31 @@ pub(super) struct Selected {
     pub object: ObjectUrl,
 }
 
+/// Whether it is clear without a walk that there are no outputs, and that this is fine.
+pub(super) fn leaves_nothing(directory: &Path, outputs: &[ResolvedOutput]) -> bool {
+    let nothing = |output: &ResolvedOutput| {
+        let folder = pattern(&output.glob).map(|glob| literal_folder(&glob));
+        output.optional && folder.is_some_and(|folder| !folder.is_empty() && !directory.join(folder).exists())
+    };
+    outputs.iter().all(nothing)
+}
+
+/// A glob as it is meant: relative, and of a folder everything in it. None if it leaves the directory.
+fn pattern(glob: &str) -> Option<String> {
+    let mut pattern = place::parts(glob)?.join("/");
+    if glob.ends_with('/') {
+        pattern.push_str("/**");
+    }
+    Some(pattern)
+}
+
+/// The folders before the first wildcard, each with its slash.
+fn literal_folder(pattern: &str) -> String {
+    let folders: Vec<&str> = pattern.split('/').collect();
+    let literal = folders[..folders.len() - 1].iter().take_while(|part| !part.contains(['*', '?', '[', '{', '\\']));
+    literal.map(|part| format!("{part}/")).collect()
+}
+
 /// All outputs, in the order of their definitions and then of their paths.
 pub(super) fn select(directory: &Path, outputs: &[ResolvedOutput]) -> Result<Vec<Selected>, StageFailure> {
     let mut all = Vec::new();
@@ -53,26 +78,20 @@ struct Pattern<'a> {
     output: &'a ResolvedOutput,
     prefix: ObjectUrl,
     matcher: GlobMatcher,
-    /// Folders before the first wildcard, each with its slash; dropped from the key.
+    /// Dropped from the key.
     literal: String,
 }
 
 impl Pattern<'_> {
     fn parse(output: &ResolvedOutput) -> Result<Pattern<'_>, StageFailure> {
         let refused = |what: String| StageFailure::permanent(&output.glob, what);
-        let Some(parts) = place::parts(&output.glob) else {
+        let Some(glob) = pattern(&output.glob) else {
             return Err(refused("an output must be relative and without `..`".into()));
         };
-        let mut glob = parts.join("/");
-        if output.glob.ends_with('/') {
-            glob.push_str("/**");
-        }
-        let folders: Vec<&str> = glob.split('/').collect();
-        let literal = folders[..folders.len() - 1].iter().take_while(|part| !part.contains(['*', '?', '[', '{', '\\']));
         Ok(Pattern {
             output,
             prefix: ObjectUrl::parse(&output.prefix)?,
-            literal: literal.map(|part| format!("{part}/")).collect(),
+            literal: literal_folder(&glob),
             matcher: GlobBuilder::new(&glob)
                 .literal_separator(true)
                 .build()
@@ -177,6 +196,19 @@ mod tests {
         refused(&[output("none/*.cram", "s3://o/")], "none/*.cram: no file matches this output");
         let optional = ResolvedOutput { optional: true, ..output("*.cram", "s3://o/") };
         assert_eq!(select(directory().path(), &[optional]).unwrap(), []);
+    }
+
+    #[test]
+    fn without_its_folder_an_optional_output_is_not_looked_for() {
+        let directory = directory();
+        let nothing = |glob: &str, optional| {
+            leaves_nothing(directory.path(), &[ResolvedOutput { optional, ..output(glob, "s3://o/") }])
+        };
+        assert!(nothing("none/*.bam", true) && nothing("none/", true) && nothing("res/none/**", true));
+        assert!(!nothing("none/*.bam", false), "its absence is an error");
+        assert!(!nothing("res/*.cram", true) && !nothing("*.cram", true) && !nothing("none", true), "a walk decides");
+        assert!(!nothing("../*", true), "it is an error");
+        assert!(leaves_nothing(directory.path(), &[]));
     }
 
     #[test]
