@@ -161,7 +161,7 @@ pub async fn job(
 ) -> Result<v1::Job, Failure> {
     let several = job.task_count > 1;
     let mut followers = Followers::new(grid, job.id, several, selection);
-    let request = v1::WatchJobsRequest { job_ids: vec![job.id], resume_token: String::new(), tasks: several };
+    let request = v1::WatchJobsRequest { job_ids: vec![job.id], tasks: several, ..Default::default() };
     let mut watch = grid.jobs().watch(request);
     let mut last = job.clone();
     loop {

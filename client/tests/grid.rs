@@ -117,7 +117,7 @@ async fn a_watch_goes_on_behind_the_last_message() {
     let authority = Authority::new();
     let (one, two) = (Coordinator::start(&authority).await, Coordinator::start(&authority).await);
     let grid = Grid::connect(settings(&authority, &[&one, &two])).unwrap();
-    let request = WatchJobsRequest { job_ids: vec![1], resume_token: String::new(), tasks: false };
+    let request = WatchJobsRequest { job_ids: vec![1], ..Default::default() };
     let mut watch = grid.jobs().watch(request);
     // Each stream of the fake ends after two messages, with a failure or without.
     let mut indexes = Vec::new();

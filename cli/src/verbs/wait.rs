@@ -92,7 +92,7 @@ async fn wait(
     let job_ids: Vec<u64> = newest.keys().copied().collect();
     let tasks = awaited.iter().any(|one| !one.selector.tasks.is_empty());
     let mut watch =
-        grid.jobs().watch(WatchJobsRequest { job_ids: job_ids.clone(), resume_token: String::new(), tasks });
+        grid.jobs().watch(WatchJobsRequest { job_ids: job_ids.clone(), tasks, ..Default::default() });
     let mut changed = job_ids;
     loop {
         for one in awaited.iter_mut().filter(|one| one.ended.is_none() && changed.contains(&one.job)) {
@@ -158,7 +158,7 @@ fn show(awaited: &[Awaited], jobs: &BTreeMap<u64, Job>, any: bool, scope: &Scope
 
 /// Waits for the end of one job, and gets it with what failed.
 pub async fn for_job(grid: &client::Grid, id: u64, mut changed: impl FnMut(&Job)) -> Result<Job, Failure> {
-    let request = WatchJobsRequest { job_ids: vec![id], resume_token: String::new(), tasks: false };
+    let request = WatchJobsRequest { job_ids: vec![id], ..Default::default() };
     let mut watch = grid.jobs().watch(request);
     loop {
         let message = watch.next().await?;

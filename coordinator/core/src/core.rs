@@ -301,7 +301,7 @@ impl Core {
         self.figures.applied_commands += entry.commands.len() as u64;
         self.figures.rejected_commands += applied.outcomes.iter().filter(|outcome| outcome.is_err()).count() as u64;
         self.store_segments(&applied.events);
-        self.watches.note(index, &applied.events);
+        self.watches.note(index, &applied.events, &self.state, self.now_ms);
         if self.leads() {
             self.route(index, &applied.events);
             self.planning.state_changed();

@@ -45,6 +45,15 @@ pub const PART_BYTES: usize = 240 << 10;
 /// Jobs in one watch.
 pub const WATCHED_JOBS: usize = 1_000;
 
+/// Labels of one watch.
+pub const WATCHED_LABELS: usize = 16;
+
+/// How long news of a watch may wait for others, milliseconds.
+pub const WATCH_PATIENCE_MS: u64 = 10_000;
+
+/// Tasks that change at once, of which each is looked at for an end; of more it is taken for granted.
+pub const PATIENT_TASKS: usize = 64;
+
 /// Messages of one watch or log that its caller has not taken yet; then it waits, and later changes are joined.
 pub const UNTAKEN_MESSAGES: u32 = 16;
 

@@ -24,7 +24,7 @@ impl Core {
         let Some((caller, request)) = self.fetch_first(call, caller.clone(), request) else { return };
         let caller = &caller;
         let answer = match request {
-            Asked::WatchJobs(request) => return self.begin_watch(call, request),
+            Asked::WatchJobs(request) => return self.watch(call, request),
             Asked::ReadLogs(request) => return self.read_logs(call, &request),
             Asked::FetchBlob(request) => return self.fetch_blob(call, &request),
             Asked::PlanJobs(request) => self.plan_jobs(request).map(Response::PlanJobs),
@@ -88,14 +88,6 @@ impl Core {
             Ok(response) => self.reply(call, response),
             Err(refused) => self.finish(call, Err(refused)),
         }
-    }
-
-    fn begin_watch(&mut self, call: CallId, request: v1::WatchJobsRequest) {
-        if request.job_ids.is_empty() || request.job_ids.len() > limits::WATCHED_JOBS {
-            let message = format!("{} jobs in one watch, 1 to {}", request.job_ids.len(), limits::WATCHED_JOBS);
-            return self.finish(call, Err(invalid("job_ids", message, "open several watches")));
-        }
-        self.watch(call, request);
     }
 
     fn get_job(&self, call: CallId, caller: &Caller, request: &v1::GetJobRequest) -> Result<v1::Job, Refusal> {

@@ -4,26 +4,26 @@
 //! last one stopped. A message shows each changed job and task as it stands at the message's index: what a slow reader
 //! missed in between is joined, so that no reader makes memory grow.
 
+mod watcher;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use proto::internal::{OrdinalRange, call_response};
+use proto::internal::{Refusal, call_response};
 use proto::v1::{WatchJobsRequest, WatchJobsResponse};
-use scheduler::Event;
+use scheduler::{Event, State};
 
+use self::watcher::{Change, Wanted, Watcher, split_ranges};
 use crate::{
     CallId,
     core::Core,
     history::detail_of,
     limits,
     refusal::{self, invalid},
+    submission::duration_ms,
 };
 
-/// A change that a watch may show.
-#[derive(Debug, Clone, Copy)]
-enum Change {
-    Job(u64),
-    Tasks(u64, OrdinalRange),
-}
+/// Who watches by labels: under the first label of each.
+type ByLabel = BTreeMap<String, BTreeMap<String, BTreeSet<CallId>>>;
 
 /// The recent changes, and the watches that are fed from them.
 #[derive(Debug)]
@@ -35,44 +35,46 @@ pub(crate) struct Watches {
     noted: u64,
     watchers: BTreeMap<CallId, Watcher>,
     by_job: BTreeMap<u64, BTreeSet<CallId>>,
+    by_label: ByLabel,
 }
 
-#[derive(Debug)]
-struct Watcher {
-    jobs: BTreeSet<u64>,
-    tasks: bool,
-    /// Messages that its caller has not taken yet.
-    untaken: u32,
-    changed_jobs: BTreeSet<u64>,
-    changed_tasks: BTreeMap<u64, Vec<OrdinalRange>>,
-}
-
-impl Watcher {
-    fn note(&mut self, change: Change) {
-        match change {
-            Change::Job(job) => {
-                self.changed_jobs.insert(job);
-            }
-            Change::Tasks(job, range) if self.tasks => add_range(self.changed_tasks.entry(job).or_default(), range),
-            Change::Tasks(..) => {}
+/// Takes a call off a list, and the list away if it was the last.
+fn leave<K: Ord>(lists: &mut BTreeMap<K, BTreeSet<CallId>>, key: &K, call: CallId) {
+    if let Some(calls) = lists.get_mut(key) {
+        calls.remove(&call);
+        if calls.is_empty() {
+            lists.remove(key);
         }
     }
-
-    fn has_news(&self) -> bool {
-        !self.changed_jobs.is_empty() || !self.changed_tasks.is_empty()
-    }
 }
 
-/// Adds a range to ascending ones that don't touch.
-fn add_range(ranges: &mut Vec<OrdinalRange>, range: OrdinalRange) {
-    let (mut first, mut end) = (range.first, range.first + range.count);
-    let from = ranges.partition_point(|known| known.first + known.count < first);
-    let to = ranges.partition_point(|known| known.first <= end);
-    if let Some(touching) = ranges.get(from..to).filter(|touching| !touching.is_empty()) {
-        first = first.min(touching[0].first);
-        end = end.max(touching[touching.len() - 1].first + touching[touching.len() - 1].count);
+/// What a watch asks for.
+fn wanted(request: &WatchJobsRequest) -> Result<Wanted, Refusal> {
+    let (jobs, labels) = (request.job_ids.len(), request.labels.len());
+    if labels == 0 {
+        if !(1..=limits::WATCHED_JOBS).contains(&jobs) {
+            let message = format!("{jobs} jobs in one watch, 1 to {}", limits::WATCHED_JOBS);
+            return Err(invalid("job_ids", message, "open several watches, or watch by labels"));
+        }
+        return Ok(Wanted::Jobs(request.job_ids.iter().copied().collect()));
     }
-    ranges.splice(from..to, [OrdinalRange { first, count: end - first }]);
+    if jobs > 0 {
+        return Err(invalid("labels", "jobs are watched by their numbers or by labels", "open two watches"));
+    }
+    if labels > limits::WATCHED_LABELS {
+        let message = format!("{labels} labels in one watch, {} at most", limits::WATCHED_LABELS);
+        return Err(invalid("labels", message, "leave some out"));
+    }
+    Ok(Wanted::Labels(request.labels.clone().into_iter().collect()))
+}
+
+fn patience_ms(request: &WatchJobsRequest) -> Result<u64, Refusal> {
+    let patience = duration_ms(request.patience.as_ref(), "patience")?.unwrap_or(0);
+    if patience > limits::WATCH_PATIENCE_MS {
+        let message = format!("news may wait {patience} ms, {} at most", limits::WATCH_PATIENCE_MS);
+        return Err(invalid("patience", message, "give e.g. `20ms`"));
+    }
+    Ok(patience)
 }
 
 impl Watches {
@@ -84,11 +86,12 @@ impl Watches {
             noted: index,
             watchers: BTreeMap::new(),
             by_job: BTreeMap::new(),
+            by_label: ByLabel::new(),
         }
     }
 
-    /// Notes what an entry changed.
-    pub(crate) fn note(&mut self, index: u64, events: &[Event]) {
+    /// Notes what an entry changed; `state` has it applied.
+    pub(crate) fn note(&mut self, index: u64, events: &[Event], state: &State, now_ms: u64) {
         self.noted = index;
         for event in events {
             let change = match event {
@@ -97,11 +100,13 @@ impl Watches {
                 _ => continue,
             };
             self.recent.push_back((index, change));
-            let (Change::Job(job) | Change::Tasks(job, _)) = change;
-            for call in self.by_job.get(&job).into_iter().flatten() {
+            for call in self.by_job.get(&change.job()).into_iter().flatten() {
                 if let Some(watcher) = self.watchers.get_mut(call) {
-                    watcher.note(change);
+                    watcher.note(change, state, now_ms);
                 }
+            }
+            if !self.by_label.is_empty() {
+                self.note_by_label(change, state, now_ms);
             }
         }
         while self.recent.len() > limits::RECENT_CHANGES
@@ -111,18 +116,51 @@ impl Watches {
         }
     }
 
+    fn note_by_label(&mut self, change: Change, state: &State, now_ms: u64) {
+        let Some(labels) = state.labels(change.job()) else {
+            // It moved to the history in the very entry that changed it: nobody can tell any more whose it was.
+            let all = self.by_label.values().flat_map(BTreeMap::values).flatten();
+            all.for_each(|call| _ = self.watchers.get_mut(call).map(|watcher| watcher.begin_anew(now_ms)));
+            return;
+        };
+        for (name, value) in labels {
+            for call in self.by_label.get(name).and_then(|values| values.get(value)).into_iter().flatten() {
+                if let Some(watcher) = self.watchers.get_mut(call)
+                    && watcher.wanted.includes(change.job(), state)
+                {
+                    watcher.note(change, state, now_ms);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, call: CallId, watcher: Watcher) {
+        match &watcher.wanted {
+            Wanted::Jobs(jobs) => jobs.iter().for_each(|job| _ = self.by_job.entry(*job).or_default().insert(call)),
+            Wanted::Labels(labels) => {
+                if let Some((name, value)) = labels.first_key_value() {
+                    let calls = self.by_label.entry(name.clone()).or_default().entry(value.clone()).or_default();
+                    calls.insert(call);
+                }
+            }
+        }
+        self.watchers.insert(call, watcher);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.watchers.len()
     }
 
     pub(crate) fn remove(&mut self, call: CallId) {
-        if let Some(watcher) = self.watchers.remove(&call) {
-            for job in watcher.jobs {
-                if let Some(calls) = self.by_job.get_mut(&job) {
-                    calls.remove(&call);
-                    if calls.is_empty() {
-                        self.by_job.remove(&job);
-                    }
+        let Some(watcher) = self.watchers.remove(&call) else { return };
+        match watcher.wanted {
+            Wanted::Jobs(jobs) => jobs.iter().for_each(|job| leave(&mut self.by_job, job, call)),
+            Wanted::Labels(labels) => {
+                let Some((name, value)) = labels.first_key_value() else { return };
+                let Some(values) = self.by_label.get_mut(name) else { return };
+                leave(values, value, call);
+                if values.is_empty() {
+                    self.by_label.remove(name);
                 }
             }
         }
@@ -131,6 +169,7 @@ impl Watches {
     pub(crate) fn forget_watchers(&mut self) {
         self.watchers.clear();
         self.by_job.clear();
+        self.by_label.clear();
     }
 
     pub(crate) fn taken(&mut self, call: CallId, count: u32) {
@@ -143,57 +182,74 @@ impl Watches {
 impl Core {
     /// Begins a watch from its token, or from the present state.
     pub(crate) fn watch(&mut self, call: CallId, request: WatchJobsRequest) {
-        let known = match self.resume_index(&request.resume_token) {
-            Ok(index) => index,
-            Err(()) => {
-                let hint = "begin again without a token";
-                let refused = invalid("resume_token", "the token is not one of this grid's", hint);
-                return self.finish(call, Err(refused));
-            }
-        };
+        if let Err(refused) = self.try_watch(call, &request) {
+            self.finish(call, Err(refused));
+        }
+    }
+
+    fn try_watch(&mut self, call: CallId, request: &WatchJobsRequest) -> Result<(), Refusal> {
+        let (wanted, patience_ms) = (wanted(request)?, patience_ms(request)?);
+        let known = self.resume_index(&request.resume_token).map_err(|()| {
+            invalid("resume_token", "the token is not one of this grid's", "begin again without a token")
+        })?;
         if let Some(missing) = request.job_ids.iter().find(|job| self.state_for(call, **job).job(**job).is_none()) {
-            return self.finish(call, Err(refusal::job_not_found(*missing)));
+            return Err(refusal::job_not_found(*missing));
         }
-        let mut watcher = Watcher {
-            jobs: request.job_ids.iter().copied().collect(),
-            tasks: request.tasks,
-            untaken: 0,
-            changed_jobs: BTreeSet::new(),
-            changed_tasks: BTreeMap::new(),
-        };
-        match known {
-            Some(index) if index >= self.watches.complete_above => {
-                let missed = self.watches.recent.iter().filter(|(at, _)| *at > index);
-                for (_, change) in missed {
-                    let (Change::Job(job) | Change::Tasks(job, _)) = change;
-                    if watcher.jobs.contains(job) {
-                        watcher.note(*change);
-                    }
-                }
-            }
-            _ => {
-                let jobs = watcher.jobs.iter().filter_map(|job| self.state_for(call, *job).job(*job)).collect();
-                let index = self.watches.noted;
-                let resume_token = self.resume_token(index);
+        let mut watcher = Watcher::new(wanted, request.tasks, patience_ms);
+        match known.and_then(|index| self.missed(&watcher.wanted, index)) {
+            Some(missed) => missed.into_iter().for_each(|change| watcher.note(change, &self.state, self.now_ms)),
+            None => {
                 watcher.untaken = 1;
-                let reset = WatchJobsResponse { resume_token, index, reset: true, jobs, tasks: Vec::new() };
-                self.respond(call, call_response::Response::WatchJobs(reset));
+                self.send_reset(call, &watcher.wanted);
             }
         }
-        for job in &watcher.jobs {
-            self.watches.by_job.entry(*job).or_default().insert(call);
+        self.watches.add(call, watcher);
+        Ok(())
+    }
+
+    /// What changed above an index; none: that isn't known any more.
+    fn missed(&self, wanted: &Wanted, index: u64) -> Option<Vec<Change>> {
+        if index < self.watches.complete_above {
+            return None;
         }
-        self.watches.watchers.insert(call, watcher);
+        let all = || self.watches.recent.iter().filter(|(at, _)| *at > index).map(|(_, change)| *change);
+        // The labels of a job in the history aren't known.
+        let by_label = matches!(wanted, Wanted::Labels(_));
+        if by_label && all().any(|change| self.state.labels(change.job()).is_none()) {
+            return None;
+        }
+        Some(all().filter(|change| wanted.includes(change.job(), &self.state)).collect())
+    }
+
+    /// Tells a watch that what it knew is void, and how its jobs stand.
+    fn send_reset(&mut self, call: CallId, wanted: &Wanted) {
+        let jobs = match wanted {
+            Wanted::Jobs(jobs) => jobs.iter().filter_map(|job| self.state_for(call, *job).job(*job)).collect(),
+            Wanted::Labels(_) => Vec::new(),
+        };
+        let index = self.watches.noted;
+        let resume_token = self.resume_token(index);
+        let reset = WatchJobsResponse { resume_token, index, reset: true, jobs, tasks: Vec::new() };
+        self.respond(call, call_response::Response::WatchJobs(reset));
     }
 
     /// Sends each watch what it has not seen yet, when its caller has room.
     pub(crate) fn feed_watches(&mut self) {
-        let index = self.watches.noted;
-        let ready = |watcher: &Watcher| watcher.has_news() && watcher.untaken < limits::UNTAKEN_MESSAGES;
-        let calls: Vec<CallId> =
-            self.watches.watchers.iter().filter(|(_, watcher)| ready(watcher)).map(|(call, _)| *call).collect();
+        let (index, now_ms) = (self.watches.noted, self.now_ms);
+        let due = self.watches.watchers.iter().filter(|(_, watcher)| watcher.is_due(now_ms));
+        let calls: Vec<CallId> = due.map(|(call, _)| *call).collect();
         for call in calls {
-            let Some(watcher) = self.watches.watchers.get(&call) else { continue };
+            let Some(watcher) = self.watches.watchers.get_mut(&call) else { continue };
+            if std::mem::take(&mut watcher.anew) {
+                watcher.untaken += 1;
+                let wanted = watcher.wanted.clone();
+                self.send_reset(call, &wanted);
+            }
+            let Some(watcher) = self.watches.watchers.get_mut(&call) else { continue };
+            if !watcher.has_news() {
+                watcher.due_ms = None;
+                continue;
+            }
             if self.state.moved_jobs() > 0 {
                 // What ended may have left before its reader had room.
                 let changed = watcher.changed_jobs.iter().chain(watcher.changed_tasks.keys()).copied();
@@ -230,6 +286,7 @@ impl Core {
             // A token in the middle of an index would lose its rest.
             let whole = watcher.changed_tasks.is_empty();
             if whole {
+                watcher.due_ms = None;
                 // What has left was shown to its end: it can't change any more.
                 self.history.remove(call);
             }
@@ -253,47 +310,5 @@ impl Core {
             return Err(());
         }
         index.parse().map(Some).map_err(|_| ())
-    }
-}
-
-/// The first `room` ordinals, and the rest.
-fn split_ranges(ranges: Vec<OrdinalRange>, room: usize) -> (Vec<OrdinalRange>, Vec<OrdinalRange>) {
-    let (mut now, mut later, mut left) = (Vec::new(), Vec::new(), u32::try_from(room).unwrap_or(u32::MAX));
-    for range in ranges {
-        let count = range.count.min(left);
-        left -= count;
-        if count > 0 {
-            now.push(OrdinalRange { first: range.first, count });
-        }
-        if count < range.count {
-            later.push(OrdinalRange { first: range.first + count, count: range.count - count });
-        }
-    }
-    (now, later)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn range(first: u32, count: u32) -> OrdinalRange {
-        OrdinalRange { first, count }
-    }
-
-    #[test]
-    fn ranges_that_touch_are_joined() {
-        let mut ranges = Vec::new();
-        for added in [range(5, 2), range(0, 1), range(1, 2), range(10, 1), range(4, 3)] {
-            add_range(&mut ranges, added);
-        }
-        assert_eq!(ranges, [range(0, 3), range(4, 3), range(10, 1)]);
-        add_range(&mut ranges, range(0, 20));
-        assert_eq!(ranges, [range(0, 20)]);
-    }
-
-    #[test]
-    fn a_message_takes_what_fits_and_leaves_the_rest() {
-        let split = split_ranges(vec![range(0, 3), range(10, 5)], 5);
-        assert_eq!(split, (vec![range(0, 3), range(10, 2)], vec![range(12, 3)]));
     }
 }

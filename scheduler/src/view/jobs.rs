@@ -1,6 +1,6 @@
 //! Jobs, as the public API shows them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use proto::{
@@ -16,6 +16,16 @@ use crate::{
 };
 
 impl State {
+    /// The labels of a job that is in the state.
+    pub fn labels(&self, job: u64) -> Option<&BTreeMap<String, String>> {
+        Some(&self.jobs.get(job)?.terms.labels)
+    }
+
+    /// Whether a job has ended, or is in the state no more.
+    pub fn job_has_ended(&self, job: u64) -> bool {
+        self.jobs.get(job).is_none_or(Job::ended)
+    }
+
     /// A job without its spec, with its failures grouped by cause.
     pub fn job(&self, id: u64) -> Option<v1::Job> {
         let job = self.jobs.get(id)?;

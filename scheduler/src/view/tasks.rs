@@ -14,6 +14,14 @@ use crate::{
 };
 
 impl State {
+    /// Whether a task has ended, or is in the state no more.
+    pub fn task_has_ended(&self, job: u64, ordinal: u32) -> bool {
+        self.jobs.get(job).is_none_or(|job| match job.tasks.place(ordinal) {
+            Place::Pending | Place::Blocked | Place::Active => false,
+            Place::Succeeded | Place::Failed | Place::Cancelled | Place::Skipped => true,
+        })
+    }
+
     /// One task; with `attempts` also all of its attempts that are still known.
     pub fn task(&self, job: u64, ordinal: u32, attempts: bool) -> Option<v1::Task> {
         let record = self.jobs.get(job)?;

@@ -45,11 +45,11 @@ impl Blobs {
             let detail = format!("the path `{}` of a local file leaves the task's directory", file.path);
             return Err(Failure { cause: Cause::StageIn, detail, retryable: false });
         }
-        let path = work.join(relative);
+        let (path, in_folder) = (work.join(relative), relative.components().count() > 1);
         let content = self.fetch(file.blob.as_ref().unwrap_or(&Blob::default())).await?;
         let (executable, small) = (file.executable, content.len() <= SMALL_BYTES);
         let write = move || -> io::Result<()> {
-            if let Some(parent) = path.parent() {
+            if let Some(parent) = path.parent().filter(|_| in_folder) {
                 fs::create_dir_all(parent)?;
             }
             prepare::write(&path, &content, executable)

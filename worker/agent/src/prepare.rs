@@ -103,7 +103,8 @@ pub fn staging(cause: Cause, failure: StageFailure) -> Failure {
 pub fn write(path: &Path, content: &[u8], executable: bool) -> io::Result<()> {
     let mode = if executable { 0o700 } else { 0o600 };
     OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?.write_all(content)?;
-    fs::set_permissions(path, Permissions::from_mode(mode))
+    // Whatever the umask is, and whatever stood there.
+    if executable { fs::set_permissions(path, Permissions::from_mode(mode)) } else { Ok(()) }
 }
 
 /// A reason of this machine: another may do better.

@@ -1,8 +1,8 @@
 //! Deletes what attempts leave, on a thread of its own, and keeps some empty directories for attempts to come.
 //!
 //! On a file system with a journal two folders and two files cost as much as the start of a small process. So those
-//! of an attempt that left nothing in its folder are used again, under a new name: its spools only if no process that
-//! escaped from its task can still write into them.
+//! of an attempt that left only a few files in its folder are used again, under a new name: its spools only if no process
+//! that escaped from its task can still write into them.
 
 use std::{
     fs, io,
@@ -29,42 +29,62 @@ pub const SCRIPT: &str = "script";
 const SPOOL_MODE: u32 = 0o644;
 /// fcntl(2): the signal that says that somebody else opens a file.
 const F_SETSIG: libc::c_int = 10;
-/// Directories kept for attempts to come.
-const SPARES: usize = 64;
+/// Directories kept for attempts to come: logs are stored once a second, and those of so many attempts at once.
+const SPARES: usize = 256;
+/// Files of an attempt that are deleted one by one, so that its folder stays.
+const FILES: usize = 16;
 /// The thread wakes no more often than this while there is a lot to do.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Takes directories to be deleted, and gives out empty ones.
 #[derive(Debug, Clone)]
 pub struct Sweeper {
-    directories: mpsc::Sender<PathBuf>,
+    dirt: mpsc::Sender<Dirt>,
     spares: Arc<Mutex<Vec<PathBuf>>>,
+}
+
+/// What is to be deleted.
+#[derive(Debug)]
+enum Dirt {
+    /// A directory with all that is in it.
+    Directory(PathBuf),
+    /// What is in a working directory whose spools are still needed.
+    Files(PathBuf),
 }
 
 impl Sweeper {
     /// Starts the thread, which ends with the last handle.
     pub fn start() -> io::Result<Self> {
-        let (directories, received) = mpsc::channel::<PathBuf>();
+        let (dirt, received) = mpsc::channel();
         let spares: Arc<Mutex<Vec<PathBuf>>> = Arc::default();
         let kept = Arc::clone(&spares);
         thread::Builder::new().name("sweeper".to_owned()).spawn(move || {
             while let Ok(first) = received.recv() {
                 // Not a condition that is waited for: one wake-up serves many directories.
                 thread::sleep(PAUSE);
-                for directory in std::iter::once(first).chain(received.try_iter()) {
-                    if let Err(error) = sweep(&directory, &kept) {
-                        tracing::warn!("can't delete {}: {error}", directory.display());
+                for dirt in std::iter::once(first).chain(received.try_iter()) {
+                    let swept = match &dirt {
+                        Dirt::Directory(directory) => sweep(directory, &kept),
+                        Dirt::Files(folder) => empty_folder(folder),
+                    };
+                    if let Err(error) = swept {
+                        tracing::warn!("can't delete {dirt:?}: {error}");
                     }
                 }
             }
         })?;
-        Ok(Self { directories, spares })
+        Ok(Self { dirt, spares })
     }
 
     /// Deletes a directory, some time soon.
     pub fn sweep(&self, directory: PathBuf) {
         // The thread lives as long as this handle does.
-        let _ = self.directories.send(directory);
+        let _ = self.dirt.send(Dirt::Directory(directory));
+    }
+
+    /// Deletes what is in an attempt's working directory, likewise; the spools beside it stay.
+    pub fn sweep_work(&self, directory: &Path) {
+        let _ = self.dirt.send(Dirt::Files(directory.join(WORK)));
     }
 
     /// Makes an attempt's directory with an empty working directory in it.
@@ -93,6 +113,14 @@ fn sweep(directory: &Path, spares: &Mutex<Vec<PathBuf>>) -> io::Result<()> {
         lock(spares).push(directory.to_owned());
         return Ok(());
     }
+    remove(directory)
+}
+
+fn empty_folder(folder: &Path) -> io::Result<()> {
+    if remove_files(folder).unwrap_or(false) { Ok(()) } else { remove(folder) }
+}
+
+fn remove(directory: &Path) -> io::Result<()> {
     // A task that was just killed may still have been writing: once more for what came meanwhile.
     fs::remove_dir_all(directory).or_else(|_| fs::remove_dir_all(directory)).or_else(|error| match error.kind() {
         io::ErrorKind::NotFound => Ok(()),
@@ -106,7 +134,7 @@ fn clean(directory: &Path) -> io::Result<bool> {
     let work = directory.join(WORK);
     let (outer, inner) = (fs::symlink_metadata(directory)?, fs::symlink_metadata(&work)?);
     let unchanged = inner.is_dir() && inner.mode() == outer.mode() && inner.mode() & 0o700 == 0o700;
-    if !unchanged || fs::read_dir(work)?.next().is_some() {
+    if !unchanged || !remove_files(&work)? {
         return Ok(false);
     }
     for entry in fs::read_dir(directory)? {
@@ -120,6 +148,18 @@ fn clean(directory: &Path) -> io::Result<bool> {
             }
             _ => return Ok(false),
         }
+    }
+    Ok(true)
+}
+
+/// Removes the files of a folder; not if there is more in it than a few of them.
+fn remove_files(folder: &Path) -> io::Result<bool> {
+    let entries: Vec<fs::DirEntry> = fs::read_dir(folder)?.take(FILES + 1).collect::<io::Result<_>>()?;
+    for entry in &entries {
+        if entries.len() > FILES || entry.file_type()?.is_dir() {
+            return Ok(false);
+        }
+        fs::remove_file(entry.path())?;
     }
     Ok(true)
 }
@@ -155,15 +195,15 @@ mod tests {
     fn a_directory_goes_whatever_is_in_it_and_an_empty_one_is_used_again() {
         let folder = tempfile::tempdir().unwrap();
         let spares = Mutex::default();
-        let (directories, _received) = mpsc::channel();
+        let (dirt, _received) = mpsc::channel();
         for (name, files, again) in [
             ("plain", vec![], true),
+            ("files", vec!["work/.a", "work/b"], true),
             ("full", vec!["work/a/b", "work/c"], false),
-            ("hidden", vec!["work/.a"], false),
             ("script", vec![SCRIPT], false),
         ] {
             let directory = folder.path().join(name);
-            let sweeper = Sweeper { directories: directories.clone(), spares: Arc::default() };
+            let sweeper = Sweeper { dirt: dirt.clone(), spares: Arc::default() };
             sweeper.make(&directory).unwrap();
             fs::write(directory.join(STDOUT), "x").unwrap();
             for file in files {
@@ -175,13 +215,34 @@ mod tests {
             sweep(&folder.path().join("absent"), &spares).unwrap();
         }
         let spare = folder.path().join("plain");
-        let sweeper = Sweeper { directories, spares: Arc::new(Mutex::new(vec![spare.clone()])) };
+        let sweeper = Sweeper { dirt, spares: Arc::new(Mutex::new(vec![spare.clone()])) };
         sweeper.make(&folder.path().join("next")).unwrap();
         assert!(!spare.exists() && folder.path().join("next/work").is_dir());
         let left = folder.path().join("next").join(WORK).join("left");
         fs::write(&left, "").unwrap();
         sweeper.make(&folder.path().join("next")).unwrap();
         assert!(!left.exists(), "what a dead agent left isn't found by a task");
+    }
+
+    #[test]
+    fn a_folder_whose_spools_are_needed_is_emptied_and_used_again_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let spares = Mutex::default();
+        let directory = folder.path().join("1.0.1");
+        let work = directory.join(WORK);
+        fs::create_dir_all(&work).unwrap();
+        fs::write(work.join("input"), "x").unwrap();
+        fs::write(directory.join(STDOUT), "y").unwrap();
+        empty_folder(&work).unwrap();
+        assert!(fs::read_dir(&work).unwrap().next().is_none());
+        assert_eq!(fs::read(directory.join(STDOUT)).unwrap(), b"y");
+        sweep(&directory, &spares).unwrap();
+        assert_eq!(lock(&spares).pop().as_deref(), Some(&*directory));
+        for number in 0..=FILES {
+            fs::write(work.join(number.to_string()), "").unwrap();
+        }
+        empty_folder(&work).unwrap();
+        assert!(!work.exists(), "many files go with their folder");
     }
 
     #[test]

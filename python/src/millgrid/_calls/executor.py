@@ -137,6 +137,9 @@ class _Line:
         return self.probing_since + PROBE_SECONDS
 
 
+#: A label of all jobs of an executor.
+LABEL = "millgrid.executor"
+
 #: All of this process, which doesn't exit before their calls have ended.
 _EXECUTORS: weakref.WeakSet[GridExecutor] = weakref.WeakSet()
 #: Of a thread: the executor whose callbacks it runs.
@@ -157,6 +160,9 @@ class GridExecutor(Executor):
         self._dispatcher: threading.Thread | None = None
         self._readers = ThreadPoolExecutor(results.READERS, "millgrid-results")
         self._slots = (0.0, 1)
+        #: The label of its jobs.
+        self.id = request_id()[:16]
+        self._watch = client._hub.group((LABEL, self.id))
         # One call a task, where what is asked for is meant for each call.
         self._single = any(options.get(name) for name in ("time", "retries", "at_most_once", "max_failures"))
         # Wrong options are told at once.
@@ -330,6 +336,7 @@ class GridExecutor(Executor):
                     if ready is None:
                         if self._shutdown and not waits and not self._open_calls:
                             self._readers.shutdown(wait=False)
+                            self._watch.stop()
                             return
                         soonest = min((at for at, _ in waits), default=None)
                         self._changed.wait(None if soonest is None else soonest - now)
@@ -409,7 +416,8 @@ class GridExecutor(Executor):
             add_rows(spec, ({"key": chunk[0].key} for chunk in chunks), client._blobs.store)
         else:
             payload.add_rows_of_calls(client, spec, [[call.arguments for call in chunk] for chunk in chunks])
-        since = client._hub.token
+        spec.labels[LABEL] = self.id
+        begun = self._watch.begin()
         job = _Job(line, [])
         known = client._grid.call(SUBMIT_JOB, jobs.SubmitJobRequest(request_id=request_id(), spec=spec))
         with self._changed:
@@ -420,9 +428,7 @@ class GridExecutor(Executor):
                 for call in chunk:
                     call.task, call.sending = task, False
             self._changed.notify_all()
-        job.subscription = client._hub.follow(
-            known.id, lambda change: self._news(job, change), tasks=True, since=since
-        )
+        job.subscription = self._watch.follow(known.id, lambda change: self._news(job, change), begun)
         if job.open == 0:
             job.subscription.close()
 

@@ -157,7 +157,7 @@ impl Agent {
             self.sweeper.sweep(self.config.scratch.join(key.to_string()));
         }
         if logs && record.logs == Logs::Leaving {
-            self.sweeper.sweep(record.directory.join(WORK));
+            self.sweeper.sweep_work(&record.directory);
             self.lingering.insert(key, record.directory);
         } else {
             self.spools.forget(key);
