@@ -85,6 +85,9 @@ impl Replica {
             check_quorum: true,
             // Its batching adds entries to an empty append of another place (seen in the tests): `send` does it.
             batch_append: false,
+            // Followers hear of a commit with the next append or heartbeat, and a read's round is a heartbeat: nobody
+            // waits for it, and a message of its own to each of them would come when the outcome goes out.
+            skip_bcast_commit: true,
             read_only_option: ReadOnlyOption::Safe,
             max_size_per_msg: MESSAGE_BYTES,
             max_inflight_msgs: INFLIGHT_MESSAGES,

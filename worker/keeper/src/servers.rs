@@ -8,8 +8,7 @@
 //! numbers of four bytes: directory, path of standard output, path of standard error, and the environment,
 //! `NAME=value`. At the end of either stream the one who reads it has nothing more to do, and ends.
 //!
-//! There is one spare of each server that is used, made ahead, so that no start waits for a fork; and made a moment
-//! after the one before became a task, so that a short task doesn't share its processor with the next one's fork.
+//! There is one spare of each server that is used, made ahead: no start waits for a fork.
 
 mod keeping;
 
@@ -52,8 +51,6 @@ const BACKOFF_MS: u64 = 60_000;
 const PATIENCE_FOR_START_MS: u64 = 60_000;
 /// And one fork so long.
 const PATIENCE_FOR_FORK_MS: u64 = 5_000;
-/// After a spare became a task the next one waits so long, unless there are more orders: many a task is over by then.
-const PAUSE_FOR_TASK_MS: u64 = 3;
 /// A task's start waits so long for a fork that is under way; then it is made as any other.
 const PATIENCE_FOR_SPARE: Duration = Duration::from_millis(250);
 /// A spare reads what it becomes at once, or something is wrong with it.
@@ -91,8 +88,6 @@ struct Server {
     /// Somebody wanted it since it was last started.
     wanted: bool,
     used_ms: u64,
-    /// No spare is made before this.
-    next_spare_ms: u64,
 }
 
 #[derive(Debug)]
@@ -163,20 +158,17 @@ impl Servers {
             oldest.map(|id| self.all.remove(&id));
         }
         let state = State::Down { until_ms: 0 };
-        let server = Server { definition, state, wanted: false, used_ms: now_ms, next_spare_ms: 0 };
-        self.all.insert(server.definition.id.clone(), server);
+        self.all.insert(definition.id.clone(), Server { definition, state, wanted: false, used_ms: now_ms });
     }
 
-    /// A spare of this server, if there is one. Whoever gets one makes it a task's, or [`Self::given_up`]. `more`: other
-    /// orders are known.
-    pub fn take_spare(&mut self, id: &Bytes, more: bool, now_ms: u64) -> Offer {
+    /// A spare of this server, if there is one. Whoever gets one makes it a task's, or [`Self::given_up`].
+    pub fn take_spare(&mut self, id: &Bytes, now_ms: u64) -> Offer {
         let Some(server) = self.all.get_mut(id) else { return Offer::None };
-        (server.used_ms, server.wanted, server.next_spare_ms) = (now_ms, true, now_ms);
+        (server.used_ms, server.wanted) = (now_ms, true);
         let State::Up { next, warm, .. } = &mut server.state else { return Offer::None };
         match std::mem::replace(next, Next::None) {
             Next::Ready(spare) => {
                 self.pids.remove(&spare.pid);
-                server.next_spare_ms += if more { 0 } else { PAUSE_FOR_TASK_MS };
                 Offer::Spare(spare)
             }
             // The first takes as long as the program takes to load: nobody waits for that.
@@ -233,9 +225,7 @@ impl Servers {
                 State::Up { .. } if server.used_ms + IDLE_MS <= now_ms => {
                     (server.state, server.wanted) = (State::Down { until_ms: 0 }, false);
                 }
-                State::Up { next: Next::None, .. } if server.next_spare_ms <= now_ms => {
-                    deeds.push(Deed::Fork(id.clone()));
-                }
+                State::Up { next: Next::None, .. } => deeds.push(Deed::Fork(id.clone())),
                 State::Up { next: Next::Coming { until_ms, .. }, .. } if *until_ms <= now_ms => server.fail(now_ms),
                 _ => {}
             }
@@ -249,7 +239,6 @@ impl Servers {
             State::Down { until_ms } => server.wanted.then_some(*until_ms),
             State::Starting => None,
             State::Up { next: Next::Coming { until_ms, .. }, .. } => Some(*until_ms),
-            State::Up { next: Next::None, .. } => Some(server.next_spare_ms),
             State::Up { .. } => Some(server.used_ms + IDLE_MS),
         };
         self.all.values().filter_map(due).min()
@@ -362,18 +351,12 @@ pub(crate) fn spare(shared: &Shared, spawn: &Spawn) -> Option<Spare> {
         return None;
     }
     let until = Instant::now() + PATIENCE_FOR_SPARE;
-    let mut hurried = false;
     let mut table = shared.lock();
     let found = loop {
-        let more = table.has_orders();
-        match table.servers.take_spare(&spawn.fork_server, more, boottime_ms()) {
+        match table.servers.take_spare(&spawn.fork_server, boottime_ms()) {
             Offer::Spare(spare) => break Some(spare),
             Offer::None => break None,
             Offer::Soon => {
-                // It may be that its time has not come.
-                if !std::mem::replace(&mut hurried, true) {
-                    shared.wake_servers();
-                }
                 let left = until.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     break None;

@@ -162,11 +162,6 @@ impl Table {
         }
     }
 
-    /// Whether there is anything to start, now or when another has ended.
-    pub fn has_orders(&self) -> bool {
-        !self.waiting.is_empty() || !self.next.is_empty()
-    }
-
     /// Orders a process, for now or for when another has ended.
     pub fn order(&mut self, spawn: Spawn, now_ms: u64) {
         let Some(key) = spawn.key else { return };

@@ -26,6 +26,7 @@ from .._spec import add_rows, needs
 from .._wire import CANCEL_JOB, RETRY_JOB, SUBMIT_JOB, jobs, request_id
 from . import payload, results
 from .payload import CallOptions, Pickled, function_name
+from .specs import Specs
 
 if TYPE_CHECKING:
     from .._client import Client
@@ -165,8 +166,7 @@ class GridExecutor(Executor):
         self._watch = client._hub.group((LABEL, self.id))
         # One call a task, where what is asked for is meant for each call.
         self._single = any(options.get(name) for name in ("time", "retries", "at_most_once", "max_failures"))
-        # Wrong options are told at once.
-        payload.check(client, options)
+        self._specs = Specs(client, options)
         _EXECUTORS.add(self)
 
     def __repr__(self) -> str:
@@ -410,7 +410,7 @@ class GridExecutor(Executor):
     def _send(self, line: _Line, chunks: list[list[_Call]]) -> None:
         client = self._client
         alone = all(len(chunk) == 1 for chunk in chunks) or bool(self._options.get("retries"))
-        spec = payload.make_spec(client, line.function, self._options, alone=alone)
+        spec = self._specs.make(line.function, alone=alone)
         if chunks[0][0].key:
             payload.add_large(client, spec)
             add_rows(spec, ({"key": chunk[0].key} for chunk in chunks), client._blobs.store)

@@ -35,6 +35,8 @@ INLINE_BYTES = runner.INLINE_BYTES
 ROW_BYTES = 92 << 10
 #: Of the arguments of a job's only task, in base64, that travel in its environment.
 ALONE_BYTES = 4 << 10
+#: A pickled function up to this size lies in the head of its calls.
+SMALL_FUNCTION_BYTES = 16 << 10
 #: In a job's environment: that it is one of functions; of a `map` the calls in each task.
 MARK = "MILLGRID_CALLS"
 #: Finds an interpreter: a path that is there, or a name on the PATH.
@@ -143,19 +145,20 @@ def _environment(options: CallOptions) -> tuple[Env, Mapping[str, str]]:
 
 
 def make_spec(client: Client, function: Callable[..., Any], options: CallOptions, *, alone: bool,
-              value: bool = False) -> jobs.JobSpec:
+              value: bool = False, code: bytes = b"") -> jobs.JobSpec:
     """A job of functions but for its rows.
 
     Args:
         alone: Each task has one call, and fails as its function does.
         value: The result is for other jobs, too.
+        code: The pickled function, if it was pickled before.
     """
     store = client._blobs.store
     spec = check(client, options)
     environment, _ = _environment(options)
     refuse_if_nowhere(client, environment)
     spec.name = spec.name or function_name(function).replace("{", "").replace("}", "")
-    code = pickled_function(function)
+    code = code or pickled_function(function)
     # The runner lies in the attempt's directory, so that tasks start there and go elsewhere themselves.
     chdir, spec.chdir = spec.chdir, ""
     archives = {"env.zip": environment.code, "ship.zip": _shipped(tuple(_path(one) for one in options.get("ship", ())))}
@@ -177,6 +180,8 @@ def make_spec(client: Client, function: Callable[..., Any], options: CallOptions
         "alone": alone,
         "value": value,
         "file": _file_of(function) if b"cloudpickle" in code else "",
+        # One file less for every task.
+        "function": code if len(code) <= SMALL_FUNCTION_BYTES else None,
     }
     spec.env[MARK] = "1"
     spec.env["MILLGRID_CALL_FILE"] = _FILE
@@ -190,8 +195,9 @@ def make_spec(client: Client, function: Callable[..., Any], options: CallOptions
     add_file(spec, _FILE, _source(), store)
     spec.fork_server.files.append(_FILE)
     spec.answers = True
-    add_file(spec, "call.head", pickle.dumps(head, 2), store)
-    _add_code(client, spec, "call.function", code, where)
+    add_file(spec, "call.head", pickle.dumps(head, 4), store)
+    if head["function"] is None:
+        _add_code(client, spec, "call.function", code, where)
     for name in head["archives"]:
         _add_code(client, spec, name, archives[name], where)
     if where and not value:

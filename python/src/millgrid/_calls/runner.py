@@ -44,13 +44,10 @@ class Refused(Exception):
 class Runner:
     """What a task needs: the function, and where frames go."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, head: bytes, frames: int) -> None:
         self.folder = folder
-        # Nobody else writes to standard output: not the function, nor a program that it starts.
-        self.frames = os.dup(1)
-        os.dup2(2, 1)
-        with open(os.path.join(folder, "call.head"), "rb") as file:
-            self.head: dict[str, Any] = pickle.load(file)
+        self.head: dict[str, Any] = pickle.loads(head)
+        self.frames = frames
         self.function: Callable[..., Any] = print
         #: Of the client's modules that were not compared yet.
         self.versions: dict[str, str] = dict(self.head["modules"])
@@ -86,13 +83,19 @@ class Runner:
                 raise Refused("mismatch", "the client's cloudpickle is %s, this worker's is %s (%s)" % (
                     head["cloudpickle"], cloudpickle.__version__, sys.executable))
         try:
-            with open(os.path.join(self.folder, "call.function"), "rb") as file:
-                self.function = pickle.load(file)
+            self.function = self.load_function()
         finally:
             # Where that failed, this says better why.
             self.compare_modules()
         if head["file"]:
             name_file(self.function, head["file"])
+
+    def load_function(self) -> Any:
+        code = self.head["function"]
+        if code is not None:
+            return pickle.loads(code)
+        with open(os.path.join(self.folder, "call.function"), "rb") as file:
+            return pickle.load(file)
 
     def reason(self, error: Exception) -> Exception:
         """Why arguments can't be unpickled: other versions say it better than what came of them."""
@@ -119,7 +122,7 @@ class Runner:
         large = os.path.join(self.folder, "call.arguments")
         if os.path.exists(large):
             return [large]
-        calls: list[bytes] = pickle.loads(a2b_base64(os.environ["MILLGRID_ENTRY"]))
+        calls: list[bytes] = pickle.loads(a2b_base64(os.environb[b"MILLGRID_ENTRY"]))
         return calls
 
     def arguments(self, call: str | bytes) -> Any:
@@ -348,6 +351,7 @@ def serve(number: int) -> str | None:
     import ctypes
     import gc
     import io  # noqa: F401
+    import select
     import signal
     import socket
     import traceback  # noqa: F401
@@ -361,6 +365,7 @@ def serve(number: int) -> str | None:
     # They keep the interpreter's lock: there is one thread, here and behind the fork.
     python, system = ctypes.pythonapi, ctypes.PyDLL(None)
     control = socket.socket(fileno=number)
+    rehearsal = Rehearsal()
     gc.collect()
     gc.freeze()
     while True:
@@ -383,6 +388,9 @@ def serve(number: int) -> str | None:
     system.prctl(die_with_parent, signal.SIGKILL, 0, 0, 0)
     with socket.socket(fileno=descriptors[0]) as stream:
         stream.sendall(os.getpid().to_bytes(4, "little"))
+        # Not where the task waits already.
+        if not select.select([stream], [], [], 0)[0]:
+            rehearsal.run()
         with stream.makefile("rb") as file:
             directory, stdout, stderr, *environment = read_strings(file)
     for path, descriptor in ((stdout, 1), (stderr, 2)):
@@ -390,11 +398,52 @@ def serve(number: int) -> str | None:
         os.dup2(opened, descriptor)
         os.close(opened)
     os.chdir(directory)
-    os.environb.clear()
+    # Most variables are the server's.
+    now = dict(os.environb)
     for entry in environment:
         variable, _, value = entry.partition(b"=")
-        os.environb[variable] = value
+        if now.pop(variable, None) != value:
+            os.environb[variable] = value
+    for variable in now:
+        del os.environb[variable]
     return os.fsdecode(directory)
+
+
+class Rehearsal:
+    """A call that means nothing, made by a process that waits for its task: what it shares with the server until it
+    touches it is its own by then."""
+
+    def __init__(self) -> None:
+        head = {
+            "python": "%s %d.%d" % (sys.implementation.name, *sys.version_info[:2]),
+            "cloudpickle": "",
+            "platform": "",
+            "modules": {},
+            "path": [],
+            "archives": [],
+            "unpack": [],
+            "compiled": False,
+            "chdir": "",
+            "store": False,
+            "value": False,
+            "file": "",
+            "function": pickle.dumps(abs),
+        }
+        try:
+            import cloudpickle
+
+            head["cloudpickle"] = cloudpickle.__version__
+            head["function"] = cloudpickle.dumps(lambda number: number)
+        except ImportError:
+            pass
+        self.head = pickle.dumps(head, 4)
+        self.entry = b2a_base64(pickle.dumps([pickle.dumps(((0,), {}), 5)], 4), newline=False)
+
+    def run(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.environb[b"MILLGRID_ENTRY"] = self.entry
+        Runner("", self.head, nowhere).run()
+        os.close(nowhere)
 
 
 def read_strings(file: Any) -> list[bytes]:
@@ -414,7 +463,12 @@ def main() -> None:
     folder = serve(int(server)) if server else os.path.dirname(os.path.abspath(__file__))
     if folder is None:
         return
-    runner = Runner(folder)
+    with open(os.path.join(folder, "call.head"), "rb") as file:
+        head = file.read()
+    # Nobody else writes to standard output: not the function, nor a program that it starts.
+    frames = os.dup(1)
+    os.dup2(2, 1)
+    runner = Runner(folder, head, frames)
     # The directory of this file is no place for modules.
     sys.path[0] = ""
     any_raised = runner.run()
