@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,16 @@ def test_a_paused_leader_delays_and_loses_nothing(own_grid: millgrid.DevClient) 
         assert executor.submit(pow, 2, 4).result(60) == 16
         own_grid.grid.resume(leader)
         assert executor.submit(pow, 2, 5).result(60) == 32
+
+
+def test_a_silent_leader_holds_up_nobody_who_waits(own_grid: millgrid.DevClient) -> None:
+    _go_to_the_leader(own_grid)
+    job = own_grid.submit(["sleep", "2"])
+    leader = own_grid.leader()
+    assert leader is not None
+    threading.Timer(0.5, own_grid.grid.pause, [leader]).start()
+    # A sign of life is asked for after five seconds, and waited for four.
+    assert job.wait(30).state == "succeeded"
 
 
 CLIENT = """

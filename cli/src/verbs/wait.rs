@@ -91,8 +91,7 @@ async fn wait(
     newest.values().for_each(|job| progress.see(job));
     let job_ids: Vec<u64> = newest.keys().copied().collect();
     let tasks = awaited.iter().any(|one| !one.selector.tasks.is_empty());
-    let mut watch =
-        grid.jobs().watch(WatchJobsRequest { job_ids: job_ids.clone(), tasks, ..Default::default() });
+    let mut watch = grid.jobs().watch(WatchJobsRequest { job_ids: job_ids.clone(), tasks, ..Default::default() });
     let mut changed = job_ids;
     loop {
         for one in awaited.iter_mut().filter(|one| one.ended.is_none() && changed.contains(&one.job)) {

@@ -35,6 +35,8 @@ _CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     # A silent connection is asked for a sign of life, and given up when none comes.
     ("grpc.keepalive_time_ms", 5000),
     ("grpc.keepalive_timeout_ms", 4000),
+    # The library asks for none while another ping is on its way, and would wait a minute for that.
+    ("grpc.http2.ping_timeout_ms", 4000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # A coordinator that doesn't shake hands in this time is left for another.
@@ -44,9 +46,14 @@ _CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", 32 << 20),
     ("grpc.max_send_message_length", 32 << 20),
     ("grpc.enable_retries", 0),
+    # Small messages, one by one: each would be followed by a ping that measures the connection.
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.primary_user_agent", "millgrid-python"),
 ]
+
+#: In a stream's head: who leads, where it isn't the coordinator that answers.
+_LEADER = "millgrid-leader"
 
 _IDENTITY_PROBLEMS = (
     ("CERTIFICATE_VERIFY_FAILED", "the coordinator's certificate is not accepted by this CA"),
@@ -84,6 +91,26 @@ class Trouble:
     broken: bool = False
 
 
+class _Connection:
+    """A channel to one coordinator."""
+
+    def __init__(self, generation: int, channel: grpc.Channel) -> None:
+        self.generation = generation
+        self.channel = channel
+        self._methods: dict[str, Any] = {}
+
+    def unary(self, method: Method[Req, Res]) -> Any:
+        """What makes such a call; made once."""
+        call = self._methods.get(method.path)
+        if call is None:
+            call = self._methods[method.path] = self.channel.unary_unary(
+                method.path,
+                request_serializer=method.request.SerializeToString,
+                response_deserializer=method.response.FromString,
+            )
+        return call
+
+
 class Grid:
     """A grid, through whichever of its coordinators answers. Safe to use from any thread, and after a fork."""
 
@@ -99,7 +126,7 @@ class Grid:
     def _after_fork(self) -> None:
         # Channels of the parent are of no use in a child: they are dropped, not closed.
         self._lock = threading.Lock()
-        self._channels: dict[int, tuple[int, grpc.Channel]] = {}
+        self._connections: dict[int, _Connection] = {}
         self._generation = 0
         # Callers spread over the coordinators, any of which is a front.
         self._good = random.randrange(len(self.settings.endpoints))
@@ -108,9 +135,9 @@ class Grid:
     def close(self) -> None:
         """Ends all connections; they are made anew when needed."""
         with self._lock:
-            channels, self._channels = self._channels, {}
-        for _, channel in channels.values():
-            channel.close()
+            connections, self._connections = self._connections, {}
+        for connection in connections.values():
+            connection.channel.close()
 
     def call(
         self, method: Method[Req, Res], request: Req, *, timeout: float | None = None, request_id: str = ""
@@ -123,15 +150,11 @@ class Grid:
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         tries = Tries(self, deadline, request_id or getattr(request, "request_id", ""))
         while True:
-            slot, generation, channel = self._channel()
+            slot, connection = self._connection()
+            generation = connection.generation
             left = max(0.0, min(TRY_TIMEOUT, deadline - time.monotonic()))
-            call = channel.unary_unary(
-                method.path,
-                request_serializer=method.request.SerializeToString,
-                response_deserializer=method.response.FromString,
-            )
             try:
-                answer: Res = call(request, timeout=left)
+                answer: Res = connection.unary(method)(request, timeout=left)
                 self.answered = True
                 return answer
             except grpc.RpcError as error:
@@ -142,30 +165,42 @@ class Grid:
 
     def stream(self, method: Method[Req, Res], request: Req) -> tuple[Iterator[Res], int, int]:
         """One stream, on the connection that was good last; its reader looks after it, with `Tries`."""
-        slot, generation, channel = self._channel()
-        call = channel.unary_stream(
+        slot, connection = self._connection()
+        call = connection.channel.unary_stream(
             method.path,
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.response.FromString,
         )
-        return call(request), slot, generation
+        return call(request), slot, connection.generation
+
+    def stream_of_leader(self, method: Method[Req, Res], request: Req) -> tuple[Any, int, int]:
+        """As `stream`, from the leader itself where it is one of the endpoints; further calls go there, too."""
+        call, slot, generation = self.stream(method, request)
+        told: Any = call
+        leader = dict(told.initial_metadata() or ()).get(_LEADER)
+        others = [at for at, endpoint in enumerate(self.settings.endpoints) if endpoint.rstrip("/") == leader]
+        if not others or others == [slot]:
+            return call, slot, generation
+        told.cancel()
+        with self._lock:
+            self._good = others[0]
+        return self.stream(method, request)
 
     def address(self, slot: int) -> str:
         """Host and port of an endpoint."""
         return self.settings.endpoints[slot].removeprefix("https://").rstrip("/")
 
-    def _channel(self) -> tuple[int, int, grpc.Channel]:
+    def _connection(self) -> tuple[int, _Connection]:
         with self._lock:
             slot = self._good
-            if slot not in self._channels:
+            if slot not in self._connections:
                 if self._credentials is None:
                     settings = self.settings
                     self._credentials = grpc.ssl_channel_credentials(settings.ca, settings.key, settings.cert)
                 self._generation += 1
                 channel = grpc.secure_channel(self.address(slot), self._credentials, options=_CHANNEL_OPTIONS)
-                self._channels[slot] = (self._generation, channel)
-            generation, channel = self._channels[slot]
-            return slot, generation, channel
+                self._connections[slot] = _Connection(self._generation, channel)
+            return slot, self._connections[slot]
 
     def _rotate(self, slot: int, generation: int, broken: bool) -> None:
         """The next caller goes elsewhere, unless another has moved on already."""
@@ -173,8 +208,8 @@ class Grid:
             if self._good == slot:
                 self._good = (slot + 1) % len(self.settings.endpoints)
             # Not closed: other threads' calls on it end by themselves, and it goes with the last of them.
-            if broken and slot in self._channels and self._channels[slot][0] == generation:
-                del self._channels[slot]
+            if broken and slot in self._connections and self._connections[slot].generation == generation:
+                del self._connections[slot]
 
 
 class Tries:

@@ -152,6 +152,9 @@ class _Watch:
         """What it asks for; its token is added."""
         raise NotImplementedError
 
+    def _open(self, request: jobs.WatchJobsRequest) -> tuple[Any, int, int]:
+        return self._hub._grid.stream(WATCH_JOBS, request)
+
     def _tell(self, message: jobs.WatchJobsResponse) -> None:
         """Passes a message on."""
         raise NotImplementedError
@@ -184,7 +187,7 @@ class _Watch:
         while not self._gives_up():
             request = self._request()
             request.resume_token = self.token
-            call, slot, generation = grid.stream(WATCH_JOBS, request)
+            call, slot, generation = self._open(request)
             self._call = call
             if self._stopped:  # Between the look above and the call.
                 self.stop()
@@ -356,6 +359,9 @@ class Group(_Watch):
 
     def _request(self) -> jobs.WatchJobsRequest:
         return jobs.WatchJobsRequest(labels=dict([self._label]), tasks=True, patience=PATIENCE)
+
+    def _open(self, request: jobs.WatchJobsRequest) -> tuple[Any, int, int]:
+        return self._hub._grid.stream_of_leader(WATCH_JOBS, request)
 
     def _refused(self, error: MillgridError) -> None:
         with self._lock:

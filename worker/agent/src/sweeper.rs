@@ -11,7 +11,10 @@ use std::{
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::Duration,
 };
@@ -31,10 +34,18 @@ const SPOOL_MODE: u32 = 0o644;
 const F_SETSIG: libc::c_int = 10;
 /// Directories kept for attempts to come: logs are stored once a second, and those of so many attempts at once.
 const SPARES: usize = 256;
+/// What the names of those begin with that were never used, and how many are made at once.
+const SPARE: &str = "spare-";
+const SOME: usize = 16;
+/// After so long without anything to sweep.
+const IDLE: Duration = Duration::from_millis(100);
 /// Files of an attempt that are deleted one by one, so that its folder stays.
 const FILES: usize = 16;
 /// The thread wakes no more often than this while there is a lot to do.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// How much less of a busy processor the thread gets.
+const BACKGROUND: i32 = 10;
 
 /// Takes directories to be deleted, and gives out empty ones.
 #[derive(Debug, Clone)]
@@ -53,13 +64,25 @@ enum Dirt {
 }
 
 impl Sweeper {
-    /// Starts the thread, which ends with the last handle.
-    pub fn start() -> io::Result<Self> {
+    /// Starts the thread, which ends with the last handle. While there is nothing to sweep it makes directories in
+    /// `tasks` for attempts to come.
+    pub fn start(tasks: PathBuf) -> io::Result<Self> {
         let (dirt, received) = mpsc::channel();
         let spares: Arc<Mutex<Vec<PathBuf>>> = Arc::default();
         let kept = Arc::clone(&spares);
         thread::Builder::new().name("sweeper".to_owned()).spawn(move || {
-            while let Ok(first) = received.recv() {
+            // Of this thread alone, as Linux has it: whatever starts or ends a task goes first.
+            let _ = rustix::process::nice(BACKGROUND);
+            let mut maker = Some(Maker::new(tasks));
+            loop {
+                let first = match received.recv_timeout(if maker.is_some() { IDLE } else { Duration::MAX }) {
+                    Ok(first) => first,
+                    Err(RecvTimeoutError::Timeout) => {
+                        maker = maker.and_then(|maker| maker.make_some(&kept));
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
+                };
                 // Not a condition that is waited for: one wake-up serves many directories.
                 thread::sleep(PAUSE);
                 for dirt in std::iter::once(first).chain(received.try_iter()) {
@@ -106,6 +129,49 @@ impl Sweeper {
 
 fn lock(spares: &Mutex<Vec<PathBuf>>) -> MutexGuard<'_, Vec<PathBuf>> {
     spares.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes directories for attempts to come, until there are enough: from then on those that were used come back.
+struct Maker {
+    tasks: PathBuf,
+    made: usize,
+}
+
+impl Maker {
+    fn new(tasks: PathBuf) -> Self {
+        Self { tasks, made: 0 }
+    }
+
+    /// Makes some; nothing once there are enough, or none can be made.
+    fn make_some(mut self, spares: &Mutex<Vec<PathBuf>>) -> Option<Self> {
+        for _ in 0..SOME {
+            if lock(spares).len() >= SPARES || self.made >= SPARES {
+                return None;
+            }
+            match self.make() {
+                Ok(directory) => lock(spares).push(directory),
+                Err(error) => {
+                    tracing::warn!("can't make directories ahead in {}: {error}", self.tasks.display());
+                    return None;
+                }
+            }
+        }
+        Some(self)
+    }
+
+    fn make(&mut self) -> io::Result<PathBuf> {
+        let directory = self.tasks.join(format!("{SPARE}{}", self.made));
+        self.made += 1;
+        if directory.exists() {
+            // Of an agent before this one.
+            remove(&directory)?;
+        }
+        fs::create_dir_all(directory.join(WORK))?;
+        for spool in [STDOUT, STDERR] {
+            fs::OpenOptions::new().write(true).create_new(true).mode(SPOOL_MODE).open(directory.join(spool))?;
+        }
+        Ok(directory)
+    }
 }
 
 fn sweep(directory: &Path, spares: &Mutex<Vec<PathBuf>>) -> io::Result<()> {
@@ -222,6 +288,26 @@ mod tests {
         fs::write(&left, "").unwrap();
         sweeper.make(&folder.path().join("next")).unwrap();
         assert!(!left.exists(), "what a dead agent left isn't found by a task");
+    }
+
+    #[test]
+    fn the_first_attempts_find_directories_too() {
+        let tasks = tempfile::tempdir().unwrap();
+        fs::create_dir_all(tasks.path().join("spare-3").join(WORK)).unwrap();
+        fs::write(tasks.path().join("spare-3").join(WORK).join("left"), "").unwrap();
+        let spares = Mutex::default();
+        let mut maker = Some(Maker::new(tasks.path().to_owned()));
+        while let Some(more) = maker.take() {
+            maker = more.make_some(&spares);
+        }
+        let made = std::mem::take(&mut *lock(&spares));
+        assert_eq!((made.len(), fs::read_dir(tasks.path()).unwrap().count()), (SPARES, SPARES));
+        // They are what a used one is after it was swept.
+        for directory in &made {
+            assert!(clean(directory).unwrap());
+            assert!(fs::read_dir(directory.join(WORK)).unwrap().next().is_none(), "{}", directory.display());
+            assert!(directory.join(STDOUT).exists() && directory.join(STDERR).exists());
+        }
     }
 
     #[test]

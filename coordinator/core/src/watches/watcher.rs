@@ -28,7 +28,8 @@ impl Change {
             Self::Tasks(job, range) => {
                 let mut ordinals = range.first..range.first + range.count;
                 // Whoever waits for many has much to hear of anyway.
-                range.count as usize > limits::PATIENT_TASKS || ordinals.any(|ordinal| state.task_has_ended(job, ordinal))
+                range.count as usize > limits::PATIENT_TASKS
+                    || ordinals.any(|ordinal| state.task_has_ended(job, ordinal))
             }
         }
     }
@@ -47,9 +48,9 @@ impl Wanted {
     pub fn includes(&self, job: u64, state: &State) -> bool {
         match self {
             Self::Jobs(jobs) => jobs.contains(&job),
-            Self::Labels(wanted) => state.labels(job).is_some_and(|labels| {
-                wanted.iter().all(|(name, value)| labels.get(name) == Some(value))
-            }),
+            Self::Labels(wanted) => state
+                .labels(job)
+                .is_some_and(|labels| wanted.iter().all(|(name, value)| labels.get(name) == Some(value))),
         }
     }
 }

@@ -6,6 +6,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Front, answers, logs, streams, unary};
 
+/// In the head of a watch: the address of the leader, where that is another coordinator.
+const LEADER: &str = "millgrid-leader";
+
 #[tonic::async_trait]
 impl JobService for Front {
     type StreamJobsStream = Answers<StreamJobsResponse>;
@@ -83,10 +86,15 @@ impl JobService for Front {
     async fn watch_jobs(&self, request: Request<WatchJobsRequest>) -> Result<Response<Self::WatchJobsStream>, Status> {
         let (_, extensions, message) = request.into_parts();
         let call = self.open(&extensions, call_request::Request::WatchJobs(message)).await?;
-        Ok(Response::new(answers(call, |response| match response {
+        let mut response: Response<Self::WatchJobsStream> = Response::new(answers(call, |response| match response {
             call_response::Response::WatchJobs(message) => Some(message),
             _ => None,
-        })))
+        }));
+        // Whoever is in a hurry can go there.
+        if let Some(Ok(leader)) = self.running()?.other_leader_address().map(str::parse) {
+            response.metadata_mut().insert(LEADER, leader);
+        }
+        Ok(response)
     }
 
     async fn read_logs(&self, request: Request<ReadLogsRequest>) -> Result<Response<Self::ReadLogsStream>, Status> {

@@ -148,6 +148,12 @@ impl Running {
         &self.parts.threads
     }
 
+    /// The address of the leader, for clients; nothing if it is this member, or not known.
+    pub fn other_leader_address(&self) -> Option<&str> {
+        let leader = self.leadership().borrow().other_leader()?;
+        self.members().iter().find(|member| member.id == leader).map(|member| member.address.as_str())
+    }
+
     /// A member's name; its number for one that isn't known.
     pub fn name_of(&self, id: u64) -> &str {
         self.parts.members.iter().find(|member| member.id == id).map_or("unknown", |member| &member.name)

@@ -174,6 +174,7 @@ pub(super) fn start(
             snapshots: to_snapshots,
             peers,
             leadership,
+            applied: published.applied.subscribe(),
             status: Arc::clone(&status),
             ending: member.ending.clone(),
         },

@@ -167,7 +167,9 @@ impl Thread {
 
     /// False when this replica can't go on.
     fn carry_out(&mut self, now: u64, wall: i64) -> bool {
-        let mut applied = None;
+        // The replica looks there, before it hears of a snapshot at this index.
+        let index = self.parts.core.applied_index();
+        self.parts.published.applied.send_if_modified(|applied| std::mem::replace(applied, index) != index);
         for output in self.parts.core.flush(now, wall) {
             match output {
                 Output::Propose { sequence, data } => self.tell_replica(Step::Propose(Proposal { id: sequence, data })),
@@ -177,7 +179,8 @@ impl Thread {
                     self.deliver(call, Delivery::End(result.err().map(Box::new)));
                     self.sinks.remove(&call);
                 }
-                Output::Applied { index } => applied = Some(index),
+                // It is published, and woke the replica for nothing.
+                Output::Applied { .. } => {}
                 Output::Snapshot { index, term, state } => {
                     self.pauses.snapshot_begun();
                     // The snapshot thread outlives this one.
@@ -205,9 +208,6 @@ impl Thread {
                 }
             }
         }
-        if let Some(index) = applied {
-            self.tell_replica(Step::Applied { index });
-        }
         true
     }
 
@@ -226,10 +226,7 @@ impl Thread {
 
     fn publish(&mut self) {
         let core = &self.parts.core;
-        let index = core.applied_index();
-        self.parts.published.applied.send_if_modified(|applied| std::mem::replace(applied, index) != index);
-
-        let state = core.state();
+        let (index, state) = (core.applied_index(), core.state());
         self.statuses.retain(|(_, answer)| !answer.is_closed());
         let waiting = std::mem::take(&mut self.statuses);
         for (wanted, answer) in waiting {

@@ -57,6 +57,8 @@ pub struct Parts {
     pub peers: Peers,
     /// Who leads, for everyone else.
     pub leadership: watch::Sender<Leadership>,
+    /// How far the core got.
+    pub applied: watch::Receiver<u64>,
     /// How the replica stands, as of the last tick.
     pub status: Arc<RwLock<Status>>,
     /// Who can end the process.
@@ -87,7 +89,9 @@ impl Thread {
     fn run(mut self, inbox: &Receiver<Message>) {
         let mut next_tick = Instant::now() + TICK;
         loop {
-            match inbox.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+            let received = inbox.recv_timeout(next_tick.saturating_duration_since(Instant::now()));
+            self.look_at_applied();
+            match received {
                 Ok(message) => {
                     let mut waiting = std::iter::once(message).chain(inbox.try_iter()).take(ROUND);
                     if !waiting.all(|message| self.take(message)) {
@@ -107,6 +111,14 @@ impl Thread {
                 self.publish_status();
             }
             self.hand_out();
+        }
+    }
+
+    /// Nobody is woken up for it: it matters with what comes next.
+    fn look_at_applied(&mut self) {
+        if self.parts.applied.has_changed().unwrap_or(false) {
+            let index = *self.parts.applied.borrow_and_update();
+            self.step(Input::Applied { index });
         }
     }
 

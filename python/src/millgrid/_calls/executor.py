@@ -448,6 +448,10 @@ class GridExecutor(Executor):
                     if task.ended or (task.attempt and task.attempt >= news.attempt):
                         continue
                     task.attempt, task.ended = news.attempt, True
+                plain = results.plain_answers(self._client, news, function_name(job.line.function))
+                if plain is not None:
+                    self._read(task, news, plain)
+                    continue
                 try:
                     self._readers.submit(self._read, task, news)
                 except RuntimeError:  # The interpreter is going down.
@@ -462,13 +466,14 @@ class GridExecutor(Executor):
         for call in calls:
             _set_running(call.future)
 
-    def _read(self, task: _Task, news: jobs.Task) -> None:
+    def _read(self, task: _Task, news: jobs.Task, plain: results.Answers | None = None) -> None:
+        """With `plain`, what it answered, it is quick."""
         try:
-            self._answered(task, news)
+            self._answered(task, news, plain)
         except BaseException as error:
             self._fail(task.calls, error)
 
-    def _answered(self, task: _Task, news: jobs.Task) -> None:
+    def _answered(self, task: _Task, news: jobs.Task, plain: results.Answers | None) -> None:
         line = task.job.line
         name = function_name(line.function)
         if news.state in (jobs.TASK_STATE_CANCELLED, jobs.TASK_STATE_SKIPPED) and not news.attempt:
@@ -478,7 +483,10 @@ class GridExecutor(Executor):
             for call, _ in ended:
                 call.future._cancel_here()
             return self._finish(task, ended, again, task.job.line.chunk)
-        found = results.answers(self._client, news, name) if news.attempt else results.Answers()
+        if plain is not None:
+            found = plain
+        else:
+            found = results.answers(self._client, news, name) if news.attempt else results.Answers()
         if found.count is None and news.state == jobs.TASK_STATE_SUCCEEDED:
             return self._lost(task, news)
         if found.count:
@@ -507,7 +515,7 @@ class GridExecutor(Executor):
                 again.append(call)
                 continue
             ended.append((call, outcome))
-        self._finish(task, ended, again)
+        self._finish(task, ended, again, quickly=plain is not None)
 
     def _left_by_recall(self, task: _Task, calls: list[_Call]) -> list[_Call]:
         """Those of a task that was taken back that nobody cancelled."""
@@ -531,7 +539,13 @@ class GridExecutor(Executor):
         self._client._grid.call(RETRY_JOB, request)
 
     def _finish(
-        self, task: _Task, ended: list[tuple[_Call, results.Outcome]], again: list[_Call], chunk: int = 1
+        self,
+        task: _Task,
+        ended: list[tuple[_Call, results.Outcome]],
+        again: list[_Call],
+        chunk: int = 1,
+        *,
+        quickly: bool = False,
     ) -> None:
         with self._changed:
             for call in again:
@@ -541,7 +555,13 @@ class GridExecutor(Executor):
             task.job.open -= 1
             if task.job.open == 0 and task.job.subscription is not None:
                 task.job.subscription.close()
-        self._settle(ended)
+        if quickly:
+            done = [(call, outcome) for call, outcome in ended if _settle_quietly(call.future, outcome)]
+            self._forget(call for call, _ in done)
+            if len(done) < len(ended):
+                self._settle_elsewhere([one for one in ended if one not in done])
+        else:
+            self._settle(ended)
 
     def _settle(self, ended: list[tuple[_Call, results.Outcome]]) -> None:
         """Sets what came of calls, and so runs their callbacks, on this thread."""
@@ -551,21 +571,26 @@ class GridExecutor(Executor):
                 _settle(call.future, outcome)
         finally:
             _SETTLING.executor = None
-            with self._changed:
-                self._open_calls.difference_update(call for call, _ in ended)
-                self._changed.notify_all()
+            self._forget(call for call, _ in ended)
+
+    def _forget(self, calls: Iterable[_Call]) -> None:
+        with self._changed:
+            self._open_calls.difference_update(calls)
+            self._changed.notify_all()
+
+    def _settle_elsewhere(self, ended: list[tuple[_Call, results.Outcome]]) -> None:
+        """Callbacks may wait for calls that this thread is to send, or for news that it is to bring."""
+        try:
+            self._readers.submit(self._settle, ended)
+        except RuntimeError:  # The interpreter is going down.
+            self._settle(ended)
 
     def _fail(self, calls: list[_Call], error: BaseException) -> None:
         with self._changed:
             for call in calls:
                 call.sending = False
             self._changed.notify_all()
-        ended = [(call, results.Outcome(error=error)) for call in calls]
-        try:
-            # Callbacks may wait for calls that this thread is to send, or for news that it is to bring.
-            self._readers.submit(self._settle, ended)
-        except RuntimeError:  # The interpreter is going down.
-            self._settle(ended)
+        self._settle_elsewhere([(call, results.Outcome(error=error)) for call in calls])
 
     # Taking calls back
 
@@ -605,10 +630,7 @@ class GridExecutor(Executor):
                             call.dropped = False
 
     def _cancelled(self, calls: list[_Call]) -> None:
-        cancelled = [call for call in calls if call.future._cancel_here()]
-        with self._changed:
-            self._open_calls.difference_update(cancelled)
-            self._changed.notify_all()
+        self._forget([call for call in calls if call.future._cancel_here()])
 
     def _recall(self, job: _Job, tasks: list[_Task]) -> set[int]:
         """Cancels those tasks of a job that have not begun; the indexes of those that never will."""
@@ -656,6 +678,15 @@ def _settle(future: GridFuture[Any], outcome: results.Outcome) -> None:
         future.set_exception(outcome.error)
     else:
         future.set_result(outcome.value)
+
+
+def _settle_quietly(future: GridFuture[Any], outcome: results.Outcome) -> bool:
+    """The same, if nobody is to be called back; whether that was so."""
+    with future._condition:
+        if future._done_callbacks:  # type: ignore[attr-defined]
+            return False
+        _settle(future, outcome)
+        return True
 
 
 def _at_exit() -> None:

@@ -366,6 +366,8 @@ def serve(number: int) -> str | None:
     python, system = ctypes.pythonapi, ctypes.PyDLL(None)
     control = socket.socket(fileno=number)
     rehearsal = Rehearsal()
+    # What is there now is never looked through again: that would copy it, in every process.
+    gc.disable()
     gc.collect()
     gc.freeze()
     while True:
@@ -406,6 +408,7 @@ def serve(number: int) -> str | None:
             os.environb[variable] = value
     for variable in now:
         del os.environb[variable]
+    gc.enable()
     return os.fsdecode(directory)
 
 

@@ -1,105 +1,17 @@
 //! A coordinator that comes into office: what arrived before it could serve anybody is served then.
 #![allow(clippy::unwrap_used)]
 
-use bytes::Bytes;
-use coordinator_core::{CallId, Core, Input, Output, Settings};
-use proto::internal::{Caller, WorkerConnect, call_request, call_response};
+mod office;
+mod watches;
+
+use coordinator_core::{CallId, Input};
+use proto::internal::{Caller, call_request, call_response};
 use proto::v1::{
-    AttemptKey, CancelJobRequest, Capacity, Cause, CoordinatorMessage, Ended, JobSpec, JobState, OpenSession, Report,
-    ReportItem, Role, SubmitJobRequest, SubmitJobsRequest, Task, TaskState, WatchJobsRequest, WorkerMessage,
-    coordinator_message, report_item, submit_jobs_request::Edge, worker_message,
+    AttemptKey, CancelJobRequest, Cause, Ended, JobSpec, JobState, Role, SubmitJobRequest, SubmitJobsRequest, Task,
+    TaskState, WatchJobsRequest, submit_jobs_request::Edge,
 };
-use scheduler::State;
 
-const TERM: u64 = 2;
-
-/// One coordinator whose proposals are committed at once, as in a grid of one.
-struct Office {
-    core: Core,
-    index: u64,
-    now_ms: u64,
-    answers: Vec<(CallId, call_response::Response)>,
-    finished: Vec<CallId>,
-    /// Everything that was proposed.
-    log: Vec<u8>,
-}
-
-impl Office {
-    /// The log is at its beginning and somebody else leads, if anybody.
-    fn new() -> Self {
-        let core = Core::new(Settings::new("c".to_owned(), 7), 0, State::new());
-        Self { core, index: 0, now_ms: 1_000, answers: Vec::new(), finished: Vec::new(), log: Vec::new() }
-    }
-
-    fn step(&mut self, input: Input) {
-        self.core.step(input, self.now_ms, 0);
-        loop {
-            let outputs = self.core.flush(self.now_ms, 0);
-            if outputs.is_empty() {
-                return;
-            }
-            for output in outputs {
-                match output {
-                    Output::Propose { data, .. } => {
-                        self.log.extend_from_slice(&data);
-                        self.commit(data);
-                    }
-                    Output::Respond { call, response } => self.answers.push((call, response)),
-                    Output::Finish { call, .. } => self.finished.push(call),
-                    Output::Read { context } => {
-                        let index = self.index;
-                        self.core.step(Input::ReadReady { context, index }, self.now_ms, 0);
-                    }
-                    Output::Applied { .. }
-                    | Output::Snapshot { .. }
-                    | Output::Digest { .. }
-                    | Output::StoreSegment { .. }
-                    | Output::KeepSegments { .. }
-                    | Output::ReadHistory { .. }
-                    | Output::Report(_)
-                    | Output::Split { .. } => {}
-                    Output::Halt { reason } => panic!("{reason}"),
-                }
-            }
-        }
-    }
-
-    fn commit(&mut self, data: Bytes) {
-        assert!(data.len() <= proto::entry::MAX_BYTES, "an entry of {} bytes", data.len());
-        self.index += 1;
-        self.core.step(Input::Committed { index: self.index, term: TERM, data }, self.now_ms, 0);
-    }
-
-    fn elect(&mut self) {
-        self.step(Input::Role { term: TERM, leading: true });
-    }
-
-    /// The first entry of the term, which a leader waits for.
-    fn take_office(&mut self) {
-        self.commit(Bytes::new());
-        self.step(Input::Tick);
-    }
-
-    fn connect_worker(&mut self, number: u64) {
-        let call = CallId(number);
-        let caller = Caller { name: format!("worker-{number}"), role: Role::Worker.into() };
-        let request = call_request::Request::WorkerConnect(WorkerConnect {});
-        self.step(Input::Open { call, caller, request });
-        let capacity = Some(Capacity { cpu_milli: 1_000, ..Capacity::default() });
-        let open = worker_message::Message::Open(OpenSession { capacity, ..OpenSession::default() });
-        self.step(Input::Worker { call, message: WorkerMessage { message: Some(open) } });
-    }
-
-    fn sessions(&self) -> Vec<(CallId, u64)> {
-        let opened = |(call, response): &(CallId, call_response::Response)| match response {
-            call_response::Response::Coordinator(CoordinatorMessage {
-                message: Some(coordinator_message::Message::Opened(opened)),
-            }) => Some((*call, opened.session)),
-            _ => None,
-        };
-        self.answers.iter().filter_map(opened).collect()
-    }
-}
+use office::{Office, TERM};
 
 #[test]
 fn workers_that_come_between_election_and_office_get_their_sessions() {
@@ -210,32 +122,17 @@ fn what_a_task_wrote_is_told_with_its_end_and_is_not_in_the_log() {
     office.elect();
     office.take_office();
     office.connect_worker(1);
-    let client = |office: &mut Office, call: u64, request: call_request::Request| {
-        let caller = Caller { name: "ann".to_owned(), role: Role::Client.into() };
-        office.step(Input::Open { call: CallId(call), caller, request });
-    };
     let spec = Some(JobSpec { command: vec!["true".to_owned()], answers: true, ..JobSpec::default() });
-    client(&mut office, 2, call_request::Request::SubmitJob(SubmitJobRequest { spec, request_id: String::new() }));
+    office.ask(2, call_request::Request::SubmitJob(SubmitJobRequest { spec, request_id: String::new() }));
     let watch = WatchJobsRequest { job_ids: vec![1], tasks: true, ..WatchJobsRequest::default() };
-    client(&mut office, 3, call_request::Request::WatchJobs(watch));
+    office.ask(3, call_request::Request::WatchJobs(watch));
     office.answers.clear();
 
     let ended = Ended { cause: Cause::ExitCode.into(), answer: Some(ANSWER.into()), ..Ended::default() };
-    let attempt = Some(AttemptKey { job_id: 1, ordinal: 0, attempt: 1 });
-    let items = vec![ReportItem { attempt, item: Some(report_item::Item::Ended(ended)) }];
-    let report = worker_message::Message::Report(Report { first_sequence: 1, items });
-    office.step(Input::Worker { call: CallId(1), message: WorkerMessage { message: Some(report) } });
+    office.report_end(1, AttemptKey { job_id: 1, ordinal: 0, attempt: 1 }, ended);
 
-    let told: Vec<&Task> = office
-        .answers
-        .iter()
-        .filter_map(|(_, response)| match response {
-            call_response::Response::WatchJobs(news) => Some(&news.tasks),
-            _ => None,
-        })
-        .flatten()
-        .collect();
-    let [task] = told[..] else { panic!("{told:?}") };
+    let told: Vec<Task> = office.told(3).into_iter().flat_map(|news| news.tasks).collect();
+    let [task] = &told[..] else { panic!("{told:?}") };
     assert_eq!((task.state(), task.answer.as_deref()), (TaskState::Succeeded, Some(ANSWER)));
     assert!(office.log.windows(4).any(|bytes| bytes == b"true"), "the log is what was proposed");
     assert!(!office.log.windows(ANSWER.len()).any(|bytes| bytes == ANSWER));
