@@ -133,7 +133,13 @@ pub struct Call {
     answers: mpsc::Receiver<Delivery>,
     way: Way,
     ended: bool,
+    /// Messages that have left, and the leader has not been told.
+    taken: u32,
 }
+
+/// The leader is told of so many messages at once that have left: a fraction of those that it sends ahead.
+const TAKEN_AT_ONCE: u32 = 4;
+const _: () = assert!(TAKEN_AT_ONCE < coordinator_core::limits::UNTAKEN_MESSAGES / 2);
 
 /// How the call's further messages reach the leader.
 #[derive(Clone)]
@@ -152,7 +158,7 @@ impl Call {
 
     /// The caller's end of a call that was opened.
     pub fn new(answers: mpsc::Receiver<Delivery>, way: Way) -> Self {
-        Self { answers, way, ended: false }
+        Self { answers, way, ended: false, taken: 0 }
     }
 
     /// The next message; `None` once the call is over and went well.
@@ -175,10 +181,15 @@ impl Call {
     }
 
     /// Tells the leader that a message has left, so that it sends further ones.
-    pub fn taken(&self) {
+    pub fn taken(&mut self) {
+        self.taken += 1;
+        if self.taken < TAKEN_AT_ONCE {
+            return;
+        }
+        let count = std::mem::take(&mut self.taken);
         match &self.way {
-            Way::Own { core, call, lane } => core.inbox().follow(*lane, Input::Taken { call: *call, count: 1 }),
-            Way::Relayed { link, call } => link.taken(*call, 1),
+            Way::Own { core, call, lane } => core.inbox().follow(*lane, Input::Taken { call: *call, count }),
+            Way::Relayed { link, call } => link.taken(*call, count),
         }
     }
 

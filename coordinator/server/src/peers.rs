@@ -11,7 +11,6 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
-        mpsc::SyncSender,
     },
 };
 
@@ -20,7 +19,10 @@ use tokio::{runtime::Handle, sync::mpsc};
 
 pub use service::PeerListener;
 
-use crate::{channels::Channels, threads::replica};
+use crate::{
+    channels::Channels,
+    threads::{queue, replica},
+};
 
 /// Messages for one member that may wait, and the bytes of their entries. What is beyond is dropped: raft sends it
 /// again.
@@ -54,7 +56,7 @@ impl Peers {
         membership: Membership,
         channels: Arc<Channels>,
         files: Arc<Mutex<SnapshotFiles>>,
-        replica: SyncSender<replica::Message>,
+        replica: queue::Sender<replica::Message>,
         runtime: Handle,
     ) -> Self {
         let mut queues = BTreeMap::new();

@@ -6,6 +6,7 @@ pub mod digests;
 pub mod history;
 pub mod log;
 mod pauses;
+pub mod queue;
 pub mod replica;
 pub mod snapshots;
 

@@ -1,7 +1,7 @@
 //! A member that knows who the members are: what its services use.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, RwLock, mpsc::SyncSender},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     thread::JoinHandle,
     time::Duration,
 };
@@ -27,7 +27,7 @@ use crate::{
     peers::Membership,
     relay::Link,
     status,
-    threads::{core::Published, replica},
+    threads::{core::Published, queue, replica},
 };
 
 /// The digest after a given index is waited for so long.
@@ -40,7 +40,7 @@ pub(super) struct Parts {
     pub membership: Membership,
     pub members: Vec<v1::Member>,
     pub core: CoreHandle,
-    pub replica: SyncSender<replica::Message>,
+    pub replica: queue::Sender<replica::Message>,
     pub leadership: watch::Receiver<Leadership>,
     pub links: watch::Receiver<Option<Arc<Link>>>,
     pub channels: Arc<Channels>,
@@ -85,7 +85,7 @@ impl Running {
     }
 
     /// The replica of this process.
-    pub fn replica(&self) -> &SyncSender<replica::Message> {
+    pub fn replica(&self) -> &queue::Sender<replica::Message> {
         &self.parts.replica
     }
 

@@ -4,7 +4,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
-        mpsc::SyncSender,
     },
     time::Duration,
 };
@@ -17,7 +16,11 @@ use tonic::Status;
 use tracing::debug;
 
 use super::{Membership, service, size};
-use crate::{channels::Channels, clock, threads::replica};
+use crate::{
+    channels::Channels,
+    clock,
+    threads::{queue, replica},
+};
 
 /// One batch: at most so many messages, and about so many bytes.
 const BATCH_MESSAGES: usize = 64;
@@ -31,7 +34,7 @@ pub(super) struct Stream {
     pub channels: Arc<Channels>,
     pub messages: mpsc::Receiver<PeerMessage>,
     pub bytes: Arc<AtomicUsize>,
-    pub replica: SyncSender<replica::Message>,
+    pub replica: queue::Sender<replica::Message>,
 }
 
 impl Stream {

@@ -1,7 +1,7 @@
 //! Snapshots on their way, piece by piece, on a connection of their own.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -17,7 +17,12 @@ use tonic::{Code, Status, Streaming};
 use tracing::{info, warn};
 
 use super::Membership;
-use crate::{channels::Channels, member::Running, status, threads::replica};
+use crate::{
+    channels::Channels,
+    member::Running,
+    status,
+    threads::{queue, replica},
+};
 
 const CHUNK_BYTES: usize = 256 << 10;
 /// A transfer without progress for so long has failed.
@@ -31,7 +36,7 @@ pub(super) struct Sender {
     pub membership: Membership,
     pub channels: Arc<Channels>,
     pub files: Arc<Mutex<SnapshotFiles>>,
-    pub replica: SyncSender<replica::Message>,
+    pub replica: queue::Sender<replica::Message>,
 }
 
 impl Sender {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, RwLock, mpsc::SyncSender},
+    sync::{Arc, RwLock},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ use replication::{Input as Step, Proposal};
 use tokio::sync::{oneshot, watch};
 use tracing::{error, info};
 
-use super::{digests, history::History, pauses::Pauses, replica, snapshots};
+use super::{digests, history::History, pauses::Pauses, queue, replica, snapshots};
 use crate::{
     calls::{Delivery, Sink},
     clock,
@@ -51,7 +51,7 @@ pub struct Parts {
     /// Whatever waits for it.
     pub inbox: Arc<Inbox>,
     /// The replica thread.
-    pub replica: SyncSender<replica::Message>,
+    pub replica: queue::Sender<replica::Message>,
     /// The snapshot thread.
     pub snapshots: std::sync::mpsc::Sender<snapshots::Message>,
     /// The digest thread.

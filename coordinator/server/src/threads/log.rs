@@ -1,10 +1,7 @@
 //! The thread that owns the log: writes what waits, syncs once for all of it, and says so.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel},
-    },
+    sync::{Arc, Mutex, PoisonError, mpsc::RecvTimeoutError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -12,7 +9,10 @@ use std::{
 use replication::{Compaction, Failure, FileLog, Input, SnapshotFiles, Write};
 use tracing::{info, warn};
 
-use super::replica;
+use super::{
+    queue::{self, Receiver, Sender},
+    replica,
+};
 use crate::{ending::Ending, metrics::Metrics};
 
 /// After so long without a write the log leaves its mark.
@@ -33,11 +33,11 @@ pub enum Message {
 pub fn start(
     log: FileLog,
     snapshots: Arc<Mutex<SnapshotFiles>>,
-    replica: SyncSender<replica::Message>,
+    replica: Sender<replica::Message>,
     ending: Ending,
     metrics: Arc<Metrics>,
 ) -> std::io::Result<(Sender<Message>, JoinHandle<()>)> {
-    let (sender, inbox) = channel();
+    let (sender, inbox) = queue::unbounded();
     let thread = Thread { log, snapshots, replica, metrics };
     let handle = super::spawn("log", move || {
         if let Err(failure) = thread.run(&inbox) {
@@ -50,19 +50,19 @@ pub fn start(
 struct Thread {
     log: FileLog,
     snapshots: Arc<Mutex<SnapshotFiles>>,
-    replica: SyncSender<replica::Message>,
+    replica: Sender<replica::Message>,
     metrics: Arc<Metrics>,
 }
 
 impl Thread {
     fn run(mut self, inbox: &Receiver<Message>) -> Result<(), Failure> {
         loop {
-            let mut next = match inbox.recv_timeout(IDLE) {
+            let mut next = match inbox.recv(Some(IDLE)) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => {
                     self.log.idle()?;
                     // Nothing is left to say, until something comes.
-                    inbox.recv().ok()
+                    inbox.recv(None).ok()
                 }
                 Err(RecvTimeoutError::Disconnected) => None,
             };
@@ -83,7 +83,7 @@ impl Thread {
                     }
                     Message::Compact(wanted) => compaction = Some(wanted),
                 }
-                next = if compaction.is_none() { inbox.try_recv().ok() } else { None };
+                next = if compaction.is_none() { inbox.try_recv() } else { None };
             }
             if must_sync {
                 let begun = Instant::now();

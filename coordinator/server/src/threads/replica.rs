@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, RwLock,
-        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel},
+        mpsc::{RecvTimeoutError, Sender},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -16,7 +16,11 @@ use replication::{Committed, Input, Outputs, PeerMessage, Refused, Replica, Snap
 use tokio::sync::{oneshot, watch};
 use tracing::{error, info};
 
-use super::{log, snapshots};
+use super::{
+    log,
+    queue::{self, Receiver},
+    snapshots,
+};
 use crate::{
     ending::{Ending, Exit},
     inbox::Inbox,
@@ -50,7 +54,7 @@ pub struct Parts {
     /// The core thread's inbox.
     pub core: Arc<Inbox>,
     /// The log thread.
-    pub log: Sender<log::Message>,
+    pub log: queue::Sender<log::Message>,
     /// The snapshot thread.
     pub snapshots: Sender<snapshots::Message>,
     /// The other members.
@@ -66,8 +70,8 @@ pub struct Parts {
 }
 
 /// The way to the thread, made before it because others need it to be made themselves.
-pub fn channel() -> (SyncSender<Message>, Receiver<Message>) {
-    sync_channel(WAITING)
+pub fn channel() -> (queue::Sender<Message>, Receiver<Message>) {
+    queue::bounded(WAITING)
 }
 
 /// Starts the thread. It ends at [`Message::Stop`].
@@ -89,11 +93,12 @@ impl Thread {
     fn run(mut self, inbox: &Receiver<Message>) {
         let mut next_tick = Instant::now() + TICK;
         loop {
-            let received = inbox.recv_timeout(next_tick.saturating_duration_since(Instant::now()));
+            let received = inbox.recv(Some(next_tick.saturating_duration_since(Instant::now())));
             self.look_at_applied();
             match received {
                 Ok(message) => {
-                    let mut waiting = std::iter::once(message).chain(inbox.try_iter()).take(ROUND);
+                    let mut waiting =
+                        std::iter::once(message).chain(std::iter::from_fn(|| inbox.try_recv())).take(ROUND);
                     if !waiting.all(|message| self.take(message)) {
                         return;
                     }

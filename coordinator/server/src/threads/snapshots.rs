@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, Sender, SyncSender, channel},
+        mpsc::{Receiver, Sender, channel},
     },
     thread::{JoinHandle, sleep},
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use replication::{Configuration, Failure, Input, SnapshotFiles, SnapshotMetadata
 use scheduler::State;
 use tracing::{info, warn};
 
-use super::replica;
+use super::{queue, replica};
 use crate::{ending::Ending, inbox::Inbox, metrics::Metrics};
 
 /// Bytes a second that are written.
@@ -40,7 +40,7 @@ pub struct Parts {
     /// The core thread's inbox.
     pub core: Arc<Inbox>,
     /// The replica thread.
-    pub replica: SyncSender<replica::Message>,
+    pub replica: queue::Sender<replica::Message>,
     /// Who can end the process.
     pub ending: Ending,
     /// Where durations are noted.
