@@ -86,7 +86,7 @@ impl Oracle {
             ended: BTreeMap::new(),
             ends: Ends::new(),
             retried: BTreeSet::new(),
-            fairness: workload.saturation().map(Fairness::new),
+            fairness: workload.saturation().filter(|saturation| !saturation.quick).map(Fairness::new),
             truths: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             violation: None,

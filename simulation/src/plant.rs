@@ -26,11 +26,13 @@ pub enum Plant {
     GrantsLost,
     /// The end of a session isn't proposed.
     SessionsOutlive,
+    /// A keeper starts at once what it was to start after another.
+    KeeperHurries,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoFence,
         Self::AckBeforeFsync,
         Self::NoFsyncAtStart,
@@ -42,6 +44,7 @@ impl Plant {
         Self::WeightsIgnored,
         Self::GrantsLost,
         Self::SessionsOutlive,
+        Self::KeeperHurries,
     ];
 
     /// Whether it changes what a leader proposes.
@@ -57,7 +60,8 @@ impl Plant {
             | Self::DeposedLeaderAnswers
             | Self::FollowerAnswers
             | Self::DifferingRecord
-            | Self::SegmentsUnstored => false,
+            | Self::SegmentsUnstored
+            | Self::KeeperHurries => false,
         }
     }
 
@@ -75,6 +79,7 @@ impl Plant {
             Self::WeightsIgnored => "weights-ignored",
             Self::GrantsLost => "grants-lost",
             Self::SessionsOutlive => "sessions-outlive",
+            Self::KeeperHurries => "keeper-hurries",
         }
     }
 

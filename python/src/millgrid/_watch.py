@@ -17,14 +17,12 @@ import grpc
 
 from ._errors import Closed, MillgridError, Unreachable
 from ._grid import Grid, Tries, Trouble
-from ._wire import LIST_TASKS, WATCH_JOBS, Duration, jobs
+from ._wire import LIST_TASKS, WATCH_JOBS, jobs
 
 #: Streams of one kind; beyond it they are joined.
 MANY_STREAMS = 8
 #: What one stream may watch.
 JOBS_IN_A_STREAM = 1000
-#: News of a group that aren't an end may wait so long for more.
-PATIENCE = Duration(nanos=20_000_000)
 ENDED_JOB = frozenset(
     (jobs.JOB_STATE_SUCCEEDED, jobs.JOB_STATE_FAILED, jobs.JOB_STATE_CANCELLED, jobs.JOB_STATE_SKIPPED)
 )
@@ -57,7 +55,7 @@ class Subscription:
         self._index = -1
         self.closed = False
 
-        self.stream: _Stream | Group | None = None
+        self.stream: Watch | None = None
 
     def close(self) -> None:
         """Nothing is told from now on, but for what is being told."""
@@ -85,22 +83,16 @@ class Hub:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._streams: list[_Stream] = []
-        self._groups: weakref.WeakSet[Group] = weakref.WeakSet()
-        #: Of the newest message: what a job that is submitted later can be watched from.
-        self.token = ""
+        self._groups: weakref.WeakSet[Watch] = weakref.WeakSet()
 
-    def follow(self, job_id: int, listener: Listener, *, tasks: bool = False, since: str = "") -> Subscription:
-        """Tells `listener`, on another thread, everything from now on, beginning with the present state.
-
-        Args:
-            since: A token from before the job was submitted: there is no state to begin with.
-        """
+    def follow(self, job_id: int, listener: Listener, *, tasks: bool = False) -> Subscription:
+        """Tells `listener`, on another thread, everything from now on, beginning with the present state."""
         if self._pid != os.getpid():
             self._reset()  # The parent's threads don't exist here.
         subscription = Subscription(job_id, tasks, listener)
         with self._lock:
             self._streams = [stream for stream in self._streams if stream.alive()]
-            stream = _Stream(self, [subscription], tasks, since)
+            stream = _Stream(self, [subscription], tasks)
             self._streams.append(stream)
             self._join(tasks)
         stream.start()
@@ -120,26 +112,24 @@ class Hub:
         self._streams = [one for one in self._streams if one not in ready] + [joined]
         joined.start()
 
-    def group(self, label: tuple[str, str]) -> Group:
-        """A watch of all jobs with a label, those too that are submitted later. It begins when it is asked to."""
-        group = Group(self, label)
+    def add(self, group: Watch) -> None:
+        """Has a watch end with all others."""
         with self._lock:
             self._groups.add(group)
-        return group
 
     def close(self) -> None:
         """Ends all streams, and tells those who listen."""
         with self._lock:
             streams, self._streams = self._streams, []
             groups = list(self._groups)
-        watches: list[_Watch] = [*streams, *groups]
+        watches: list[Watch] = [*streams, *groups]
         for watch in watches:
             watch.stop()
         for one in [one for watch in watches for one in watch.open()]:
-            one.tell(Change(index=1 << 62, error=_closed()))
+            one.tell(Change(index=1 << 62, error=closed_error()))
 
 
-class _Watch:
+class Watch:
     """A stream that goes on where it broke. Subclasses say what it is about."""
 
     def __init__(self, hub: Hub, token: str = "") -> None:
@@ -165,6 +155,10 @@ class _Watch:
 
     def open(self) -> list[Subscription]:
         """Those who wait for news."""
+        raise NotImplementedError
+
+    def closed(self, subscription: Subscription) -> None:
+        """One of them doesn't any more."""
         raise NotImplementedError
 
     def _over(self) -> bool:
@@ -197,7 +191,7 @@ class _Watch:
                         tries.came(slot)
                         self._tell(message)
                         if message.resume_token:
-                            self.token = self._hub.token = message.resume_token
+                            self.token = message.resume_token
                         if self._over():
                             call.cancel()
                             break
@@ -212,10 +206,10 @@ class _Watch:
                 return
 
 
-class _Stream(_Watch):
+class _Stream(Watch):
     """A watch of jobs by their numbers, on a thread of its own."""
 
-    def __init__(self, hub: Hub, subscriptions: list[Subscription], tasks: bool, token: str) -> None:
+    def __init__(self, hub: Hub, subscriptions: list[Subscription], tasks: bool, token: str = "") -> None:
         super().__init__(hub, token)
         self._subscriptions = subscriptions
         for one in subscriptions:
@@ -268,133 +262,7 @@ class _Stream(_Watch):
                 one.tell(Change(index=message.index, tasks=own, job=job))
 
 
-class _Followed(Subscription):
-    """To one job of a group, whose news come from two threads: whoever listens tells old from new by the attempts."""
-
-    def tell(self, change: Change) -> None:
-        with self._lock:
-            if not self.closed:
-                self._listener(change)
-
-
-class Group(_Watch):
-    """A watch of the tasks of all jobs with one label: one stream, whatever is submitted while it goes on.
-
-    While it goes on nothing is missed. Where it has to begin anew, it lists what became of the jobs that it knows.
-    """
-
-    def __init__(self, hub: Hub, label: tuple[str, str]) -> None:
-        super().__init__(hub)
-        self._label = label
-        self._lock = threading.Lock()
-        self._running = False
-        #: It has begun, or can't.
-        self._ready = threading.Event()
-        self._error: MillgridError | None = None
-        #: How often it began anew.
-        self._beginnings = 0
-        self._followed: dict[int, Subscription] = {}
-        #: The newest job that anybody followed.
-        self._newest = 0
-        #: Told of newer jobs, before their submits were answered here.
-        self._early: dict[int, list[Change]] = {}
-
-    def begin(self) -> int:
-        """Has it begin, and waits until it has. What it returns is for `follow`, of a job that is submitted after this.
-
-        Raises:
-            MillgridError: The grid refuses to tell.
-            Closed: The client was closed.
-        """
-        with self._lock:
-            if self._stopped:
-                raise _closed()
-            if not self._running:
-                self._running, self._error, self.token = True, None, ""
-                self._ready.clear()
-                threading.Thread(target=self._run, name="millgrid-watch", daemon=True).start()
-        self._ready.wait(self._hub._grid.timeout)
-        if self._error is not None:
-            raise self._error
-        return self._beginnings
-
-    def follow(self, job_id: int, listener: Listener, begun: int) -> Subscription:
-        """Tells `listener`, on another thread or at once on this one, all that happens to the tasks of a job.
-
-        Args:
-            job_id: Higher than any that was followed before.
-        """
-        subscription = _Followed(job_id, True, listener)
-        subscription.stream = self
-        with self._lock:
-            self._followed[job_id] = subscription
-            self._newest = job_id
-            missed = begun != self._beginnings or not self._running
-            early, self._early = self._early.get(job_id, []), {}
-            for change in early:
-                subscription.tell(change)
-        if missed:
-            self.begin()
-            self._list(subscription)
-        return subscription
-
-    def closed(self, subscription: Subscription) -> None:
-        with self._lock:
-            self._followed.pop(subscription.job_id, None)
-
-    def open(self) -> list[Subscription]:
-        with self._lock:
-            return list(self._followed.values())
-
-    def _over(self) -> bool:
-        # The next job may come in a moment.
-        return self._stopped
-
-    def _gives_up(self) -> bool:
-        with self._lock:
-            idle = self._ready.is_set() and not self._followed
-            if self._stopped or idle:
-                self._running = False
-            return not self._running
-
-    def _request(self) -> jobs.WatchJobsRequest:
-        return jobs.WatchJobsRequest(labels=dict([self._label]), tasks=True, patience=PATIENCE)
-
-    def _open(self, request: jobs.WatchJobsRequest) -> tuple[Any, int, int]:
-        return self._hub._grid.stream_of_leader(WATCH_JOBS, request)
-
-    def _refused(self, error: MillgridError) -> None:
-        with self._lock:
-            self._running, self._error = False, error
-        self._ready.set()
-        for one in self.open():
-            one.tell(Change(index=1 << 62, error=error))
-
-    def _tell(self, message: jobs.WatchJobsResponse) -> None:
-        if message.reset:
-            with self._lock:
-                self._beginnings += 1
-            self._ready.set()
-            for one in self.open():
-                self._list(one)
-        tasks: dict[int, list[jobs.Task]] = {}
-        for task in message.tasks:
-            tasks.setdefault(task.job_id, []).append(task)
-        for job_id, own in tasks.items():
-            change = Change(index=message.index, tasks=own)
-            with self._lock:
-                subscription = self._followed.get(job_id)
-                if subscription is None and job_id > self._newest:
-                    self._early.setdefault(job_id, []).append(change)
-            if subscription is not None:
-                subscription.tell(change)
-
-    def _list(self, subscription: Subscription) -> None:
-        asked = jobs.ListTasksRequest(job_id=subscription.job_id, states=sorted(ENDED_TASK))
-        subscription.tell(Change(index=0, tasks=list(pages(self._hub._grid, asked))))
-
-
-def _closed() -> Closed:
+def closed_error() -> Closed:
     return Closed("the client was closed", hint="jobs go on; another client finds them by their numbers")
 
 

@@ -11,6 +11,7 @@ use crate::{
     call::{Origin, Up},
     member::Member,
     network::Place,
+    plant::Plant,
     worker::Order,
 };
 
@@ -186,7 +187,8 @@ impl World {
 
     /// Starts a process, now or when another has ended, as the keeper is told.
     fn order(&mut self, worker: usize, task: Arc<Task>, session: u64, after: Option<Key>) {
-        match after.filter(|after| self.workers[worker].follows && self.workers[worker].lives(after)) {
+        let waits = self.workers[worker].follows && self.plant != Some(Plant::KeeperHurries);
+        match after.filter(|after| waits && self.workers[worker].lives(after)) {
             Some(after) => {
                 let key = task.key;
                 self.workers[worker].orders.insert(key, Order { after, task, session });

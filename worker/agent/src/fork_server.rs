@@ -3,7 +3,9 @@
 //! Two jobs share a server when their command, their environment and the files that the server needs are the same.
 
 use std::{
-    fs, io,
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -66,12 +68,28 @@ impl ForkServer {
         fs::create_dir_all(&making).map_err(failed)?;
         for file in &self.files {
             blobs.place(&making, file).await?;
+            let mode = if file.executable { 0o500 } else { 0o400 };
+            fs::set_permissions(making.join(&file.path), Permissions::from_mode(mode)).map_err(failed)?;
         }
         match fs::rename(&making, &folder) {
             Err(error) if !folder.exists() => Err(failed(error)),
             Err(_) => fs::remove_dir_all(&making).map_err(failed),
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Gives a task a file that the server has, the very same one; whether it did.
+    pub fn share(&self, state_dir: &Path, work: &Path, file: &LocalFile) -> bool {
+        if !self.files.contains(file) || file.path.contains('/') {
+            return false;
+        }
+        let (ours, theirs) = (self.folder(state_dir).join(&file.path), work.join(&file.path));
+        let shared = fs::hard_link(ours, &theirs);
+        if shared.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+            // What is written there next must not be written into the server's.
+            let _ = fs::remove_file(theirs);
+        }
+        shared.is_ok()
     }
 
     /// What the keeper is told.
@@ -127,6 +145,22 @@ mod tests {
         let mut named = one.clone();
         named.name = "another".into();
         assert_eq!(first, id(&named, "python", "A=1"));
+    }
+
+    #[test]
+    fn a_task_shares_what_the_server_has_and_nothing_else() {
+        let spec = spec(b"1");
+        let server = ForkServer::of(&spec, &[], Vec::new()).unwrap();
+        let (state, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let share = |file: &LocalFile| server.share(state.path(), work.path(), file);
+        assert!(!share(&spec.files[0]), "it isn't there");
+        fs::create_dir_all(server.folder(state.path())).unwrap();
+        fs::write(server.folder(state.path()).join("serve.py"), "text").unwrap();
+        assert!(share(&spec.files[0]));
+        assert_eq!(fs::read(work.path().join("serve.py")).unwrap(), b"text");
+        assert!(!share(&spec.files[0]), "another file stands there");
+        assert!(!work.path().join("serve.py").exists(), "writing there would write into the server's");
+        assert!(!share(&LocalFile { path: "other.py".into(), ..spec.files[0].clone() }));
     }
 
     #[test]

@@ -84,11 +84,13 @@ pub async fn fetch(
     server: Option<(&ForkServer, &Path)>,
 ) -> Result<(), Failure> {
     let work = places.directory.join(WORK);
-    for file in &plan.spec().files {
-        blobs.place(&work, file).await?;
-    }
     if let Some((server, state_dir)) = server {
         server.settle(state_dir, blobs).await?;
+    }
+    for file in &plan.spec().files {
+        if !server.is_some_and(|(server, state_dir)| server.share(state_dir, &work, file)) {
+            blobs.place(&work, file).await?;
+        }
     }
     let inputs = job_outputs::resolve(grid, stage, plan.inputs(&Values::new(task)?)?).await?;
     stage.stage_in(&work, &inputs).await.map_err(|failure| staging(Cause::StageIn, failure))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .. import _watch
 from .._errors import MillgridError, ResultLost
+from .._group import Group
 from .._spec import add_rows, needs
 from .._wire import CANCEL_JOB, RETRY_JOB, SUBMIT_JOB, jobs, request_id
 from . import payload, results
@@ -163,7 +164,7 @@ class GridExecutor(Executor):
         self._slots = (0.0, 1)
         #: The label of its jobs.
         self.id = request_id()[:16]
-        self._watch = client._hub.group((LABEL, self.id))
+        self._watch = Group(client._hub, (LABEL, self.id))
         # One call a task, where what is asked for is meant for each call.
         self._single = any(options.get(name) for name in ("time", "retries", "at_most_once", "max_failures"))
         self._specs = Specs(client, options)
