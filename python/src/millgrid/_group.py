@@ -31,8 +31,7 @@ class Group(Watch):
     def __init__(self, hub: Hub, label: tuple[str, str]) -> None:
         super().__init__(hub)
         self._label = label
-        # Whoever is told may close what it is told by.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._running = False
         #: It has begun, or can't.
         self._ready = threading.Event()
@@ -78,8 +77,9 @@ class Group(Watch):
             self._newest = job_id
             missed = begun != self._beginnings or not self._running
             early, self._early = self._early.get(job_id, []), {}
-            for change in early:
-                subscription.tell(change)
+        # Nothing is locked meanwhile: whoever is told closes subscriptions under locks of its own.
+        for change in early:
+            subscription.tell(change)
         if missed:
             self.begin()
             self._list(subscription)
