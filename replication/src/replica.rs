@@ -59,6 +59,8 @@ pub struct Replica {
     installing: Option<u64>,
     ticks: u64,
     heard: BTreeMap<u64, u64>,
+    /// While it leads: the commit index that each follower was last sent.
+    told_commit: BTreeMap<u64, u64>,
     role: Role,
     outputs: Outputs,
 }
@@ -85,7 +87,7 @@ impl Replica {
             check_quorum: true,
             // Its batching adds entries to an empty append of another place (seen in the tests): `send` does it.
             batch_append: false,
-            // Followers hear of a commit with the next append or heartbeat, and a read's round is a heartbeat: nobody
+            // Followers hear of a commit with the next append or heartbeat, or when they ask for a read: nobody else
             // waits for it, and a message of its own to each of them would come when the outcome goes out.
             skip_bcast_commit: true,
             read_only_option: ReadOnlyOption::Safe,
@@ -116,6 +118,7 @@ impl Replica {
             installing: None,
             ticks: 0,
             heard: BTreeMap::new(),
+            told_commit: BTreeMap::new(),
             role: Role { term: written.term, leader: None, leading: false },
             outputs: Outputs::default(),
         };
@@ -324,6 +327,7 @@ impl Replica {
         if role.term != self.role.term || !role.leading {
             self.outputs.lost_reads.append(&mut self.reads.lose_asked());
         }
+        self.told_commit.clear();
         self.role = role;
         self.outputs.role = Some(role);
     }
@@ -403,6 +407,9 @@ impl Replica {
 
     fn send(&mut self, messages: Vec<Message>) {
         for message in messages {
+            if matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgHeartbeat) {
+                self.told_commit.insert(message.to, message.commit);
+            }
             let message = convert::message_from_raft(message);
             if message.snapshot.is_some() {
                 self.outputs.send_snapshot.push(message);

@@ -64,10 +64,9 @@ fn a_worker_lost_while_it_stages_costs_nothing_but_time() {
     let input = ["--in", "s3://dev/large:large", "--out", "size=s3://dev/staged/"];
     let id = grid.submit_shell(&input, "stat -c %s large > size");
     let worker = eventually("a worker stages", SOON, || {
-        ["worker-1", "worker-2"].into_iter().find(|name| {
-            let tasks = grid.folder().join("state").join(name).join("tasks");
-            std::fs::read_dir(tasks).is_ok_and(|entries| entries.flatten().any(|entry| entry.path().is_dir()))
-        })
+        ["worker-1", "worker-2"]
+            .into_iter()
+            .find(|name| grid.folder().join("state").join(name).join("tasks").join(format!("{id}.0.1")).is_dir())
     });
     grid.dev("kill", &[worker]).ok();
     let job = grid.wait_for_end(id, EXPIRY);

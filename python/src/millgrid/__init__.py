@@ -8,7 +8,8 @@ hello
 """
 
 from ._aio import AsyncClient, AsyncFlow, AsyncJob
-from ._calls.executor import GridExecutor, GridFuture
+from ._calls.calls import GridFuture
+from ._calls.executor import GridExecutor
 from ._calls.inline import InlineExecutor
 from ._calls.payload import CallOptions
 from ._calls.remote import Calls, RemoteFunction, remote

@@ -16,7 +16,8 @@ from joblib import register_parallel_backend
 from joblib.parallel import ParallelBackendBase
 
 from . import _default
-from ._calls.executor import GridExecutor, GridFuture
+from ._calls.calls import GridFuture
+from ._calls.executor import GridExecutor
 
 if TYPE_CHECKING:
     from ._client import Client

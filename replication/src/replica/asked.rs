@@ -54,8 +54,16 @@ impl Replica {
         if raft.prs().has_quorum(&[self.id, message.from].into_iter().collect()) {
             let index = raft.raft_log.committed;
             self.tell(message.from, Kind::ReadAnswered, message.context.to_vec(), index);
+            self.tell_commit(message.from, index);
         } else {
             self.reads.wait_for(message.from, message.context.to_vec(), self.ticks);
+        }
+    }
+
+    /// A follower that waits to get as far as this commit index hears of it at once, if it hasn't yet.
+    fn tell_commit(&mut self, to: u64, commit: u64) {
+        if self.told_commit.get(&to).is_none_or(|told| *told < commit) && self.node.raft.prs().get(to).is_some() {
+            self.node.raft.send_append(to);
         }
     }
 

@@ -15,8 +15,8 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -24,9 +24,11 @@ from .. import _watch
 from .._errors import MillgridError, ResultLost
 from .._group import Group
 from .._spec import add_rows, needs
-from .._wire import CANCEL_JOB, RETRY_JOB, SUBMIT_JOB, jobs, request_id
+from .._wire import RETRY_JOB, SUBMIT_JOB, jobs, request_id
 from . import payload, results
+from .calls import Call, GridFuture, Job, Line, Task, set_running, settle, settle_quietly
 from .payload import CallOptions, Pickled, function_name
+from .recall import recall
 from .specs import Specs
 
 if TYPE_CHECKING:
@@ -37,108 +39,12 @@ T = TypeVar("T")
 
 #: How long a task of small calls may take: starting an interpreter takes a tenth of it.
 TASK_SECONDS = 1.0
-#: The first calls of a function tell how long it takes; the others wait for that at most so long.
-PROBE_SECONDS = 1.0
 #: Calls of one `map` that are on their way at once, unless its caller says otherwise.
 WINDOW = 20_000
 #: Tasks of one job.
 TASKS_IN_A_JOB = 10_000
 #: How long what is known about workers holds.
 WORKERS_SECONDS = 10.0
-
-
-class GridFuture(Future[T]):
-    """A future of a call on the grid. `cancel` also takes back a call that waits there, if it was sent alone."""
-
-    _call: _Call | None = None
-
-    def cancel(self) -> bool:
-        """Takes the call back if it has not begun; whether it is cancelled."""
-        call = self._call
-        if call is None or call.executor is None:
-            return super().cancel()
-        return call.executor._cancel(call)
-
-    def _cancel_here(self) -> bool:
-        done = super().cancel()
-        # Whoever waits for it need not wait for the grid. Two threads may come here.
-        with self._condition:
-            if self._state == "CANCELLED":
-                self.set_running_or_notify_cancel()
-        return done
-
-    @property
-    def job_id(self) -> int | None:
-        """Number of the job that the call is part of; none while it has not been sent."""
-        task = self._call.task if self._call is not None else None
-        return task.job.job_id if task is not None else None
-
-
-@dataclass(eq=False)
-class _Call:
-    """A call and where it is: in its function's line while `task` is none."""
-
-    future: GridFuture[Any]
-    arguments: bytes
-    #: Of its arguments on S3, if they are too large.
-    key: str = ""
-    task: _Task | None = None
-    executor: GridExecutor | None = None
-    lost: int = 0
-    #: On its way to the grid: whether it is a task there will be known soon.
-    sending: bool = False
-    #: Somebody takes it back: it isn't sent any more, and not again if its task is taken back.
-    dropped: bool = False
-
-
-@dataclass(eq=False)
-class _Task:
-    """Calls that are run one after the other by one interpreter."""
-
-    job: _Job
-    index: int
-    calls: list[_Call]
-    #: The attempt whose end was dealt with.
-    attempt: int = 0
-    ended: bool = False
-    running: bool = False
-    #: It was cancelled here, for the sake of calls that were dropped; the others are sent again.
-    recalled: bool = False
-
-
-@dataclass(eq=False)
-class _Job:
-    """A job that was submitted."""
-
-    line: _Line
-    tasks: list[_Task]
-    job_id: int = 0
-    open: int = 0
-    subscription: _watch.Subscription | None = None
-
-
-@dataclass(eq=False)
-class _Line:
-    """Calls of one function that were not sent yet."""
-
-    function: Callable[..., Any]
-    #: Calls in a task; 0: as many as take `TASK_SECONDS`.
-    chunk: int
-    calls: deque[_Call] = field(default_factory=deque)
-    #: Of one call; none: not known yet.
-    seconds: float | None = None
-    #: When the first calls were sent, to learn how long they take.
-    probing_since: float | None = None
-
-    def ready_at(self) -> float | None:
-        """When what waits may be sent; none: nothing waits."""
-        if not self.calls:
-            return None
-        if self.chunk or self.seconds is not None or self.probing_since is None:
-            return 0.0
-        return self.probing_since + PROBE_SECONDS
-
-
 #: A label of all jobs of an executor.
 LABEL = "millgrid.executor"
 
@@ -155,8 +61,8 @@ class GridExecutor(Executor):
         self._client = client
         self._options = options
         self._changed = threading.Condition(threading.RLock())
-        self._lines: dict[tuple[int, int], _Line] = {}
-        self._open_calls: set[_Call] = set()
+        self._lines: dict[tuple[int, int], Line] = {}
+        self._open_calls: set[Call] = set()
         self._shutdown = False
         self._pid = os.getpid()
         self._dispatcher: threading.Thread | None = None
@@ -246,7 +152,7 @@ class GridExecutor(Executor):
         finally:
             self._drop([future._call for future in waiting if future._call is not None])
 
-    def _drop(self, calls: list[_Call]) -> None:
+    def _drop(self, calls: list[Call]) -> None:
         """Nobody waits for these any more: those that were not sent are cancelled."""
         with self._changed:
             for call in calls:
@@ -293,18 +199,18 @@ class GridExecutor(Executor):
         if self._pid != os.getpid():
             raise RuntimeError("this executor was made before a fork; make another one in the child")
 
-    def _call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
+    def _call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         self._alive()
         future: GridFuture[Any] = GridFuture()
         arguments: Pickled = payload.pickled(args, kwargs, function_name(fn))
         if arguments.size > payload.INLINE_BYTES:
-            call = _Call(future, b"", payload.upload(self._client, arguments), executor=self)
+            call = Call(future, b"", payload.upload(self._client, arguments), executor=self)
         else:
-            call = _Call(future, arguments.data, executor=self)
+            call = Call(future, arguments.data, executor=self)
         future._call = call
         return call
 
-    def _enqueue(self, fn: Callable[..., Any], chunk: int, calls: list[_Call]) -> None:
+    def _enqueue(self, fn: Callable[..., Any], chunk: int, calls: list[Call]) -> None:
         if not calls:
             return
         with self._changed:
@@ -316,20 +222,20 @@ class GridExecutor(Executor):
                 self._dispatcher.start()
             self._changed.notify_all()
 
-    def _line(self, fn: Callable[..., Any], chunk: int) -> _Line:
+    def _line(self, fn: Callable[..., Any], chunk: int) -> Line:
         chunk = 1 if self._single and not chunk else chunk
         key = (id(fn), chunk)
         line = self._lines.get(key)
         if line is None:
             if len(self._lines) > 256:
                 self._lines = {key: line for key, line in self._lines.items() if line.calls}
-            line = self._lines[key] = _Line(fn, chunk)
+            line = self._lines[key] = Line(fn, chunk)
         return line
 
     def _dispatch(self) -> None:
         while True:
             with self._changed:
-                ready: _Line | None = None
+                ready: Line | None = None
                 while ready is None:
                     waits = [(at, line) for line in self._lines.values() if (at := line.ready_at()) is not None]
                     now = time.monotonic()
@@ -341,7 +247,7 @@ class GridExecutor(Executor):
                             return
                         soonest = min((at for at, _ in waits), default=None)
                         self._changed.wait(None if soonest is None else soonest - now)
-            tasks: list[list[_Call]] = []
+            tasks: list[list[Call]] = []
             try:
                 slots = self._known_slots()
                 with self._changed:
@@ -357,7 +263,7 @@ class GridExecutor(Executor):
                         ready.calls.clear()
                 self._fail(calls, error)
 
-    def _take(self, line: _Line, slots: int) -> list[list[_Call]]:
+    def _take(self, line: Line, slots: int) -> list[list[Call]]:
         """The next tasks of a line: all alike, either with arguments on S3 or without."""
         waiting = [call for call in line.calls if not call.future.done() and not call.dropped]
         # Somebody else may have set what comes of them.
@@ -375,7 +281,7 @@ class GridExecutor(Executor):
         else:
             fair = -(-count // (2 * slots))
             chunk = max(1, min(fair, int(TASK_SECONDS / max(line.seconds, 1e-6))))
-        tasks: list[list[_Call]] = []
+        tasks: list[list[Call]] = []
         size = 0
         for call in waiting[:count]:
             # An argument on S3 is a task of its own.
@@ -408,7 +314,7 @@ class GridExecutor(Executor):
             self._slots = (time.monotonic() + WORKERS_SECONDS, slots)
         return slots
 
-    def _send(self, line: _Line, chunks: list[list[_Call]]) -> None:
+    def _send(self, line: Line, chunks: list[list[Call]]) -> None:
         client = self._client
         alone = all(len(chunk) == 1 for chunk in chunks) or bool(self._options.get("retries"))
         spec = self._specs.make(line.function, alone=alone)
@@ -419,12 +325,12 @@ class GridExecutor(Executor):
             payload.add_rows_of_calls(client, spec, [[call.arguments for call in chunk] for chunk in chunks])
         spec.labels[LABEL] = self.id
         begun = self._watch.begin()
-        job = _Job(line, [])
+        job = Job(line, [])
         known = client._grid.call(SUBMIT_JOB, jobs.SubmitJobRequest(request_id=request_id(), spec=spec))
         with self._changed:
             job.job_id, job.open = known.id, len(chunks)
             for index, chunk in enumerate(chunks):
-                task = _Task(job, index, chunk)
+                task = Task(job, index, chunk)
                 job.tasks.append(task)
                 for call in chunk:
                     call.task, call.sending = task, False
@@ -435,7 +341,7 @@ class GridExecutor(Executor):
 
     # Calls on their way back
 
-    def _news(self, job: _Job, change: _watch.Change) -> None:
+    def _news(self, job: Job, change: _watch.Change) -> None:
         """On a thread of the watch: quick."""
         if change.error is not None:
             self._fail([call for task in job.tasks for call in task.calls], change.error)
@@ -458,23 +364,23 @@ class GridExecutor(Executor):
                 except RuntimeError:  # The interpreter is going down.
                     return
 
-    def _began(self, task: _Task) -> None:
+    def _began(self, task: Task) -> None:
         with self._changed:
             if task.running:
                 return
             task.running = True
             calls = list(task.calls)
         for call in calls:
-            _set_running(call.future)
+            set_running(call.future)
 
-    def _read(self, task: _Task, news: jobs.Task, plain: results.Answers | None = None) -> None:
+    def _read(self, task: Task, news: jobs.Task, plain: results.Answers | None = None) -> None:
         """With `plain`, what it answered, it is quick."""
         try:
             self._answered(task, news, plain)
         except BaseException as error:
             self._fail(task.calls, error)
 
-    def _answered(self, task: _Task, news: jobs.Task, plain: results.Answers | None) -> None:
+    def _answered(self, task: Task, news: jobs.Task, plain: results.Answers | None) -> None:
         line = task.job.line
         name = function_name(line.function)
         if news.state in (jobs.TASK_STATE_CANCELLED, jobs.TASK_STATE_SKIPPED) and not news.attempt:
@@ -518,14 +424,14 @@ class GridExecutor(Executor):
             ended.append((call, outcome))
         self._finish(task, ended, again, quickly=plain is not None)
 
-    def _left_by_recall(self, task: _Task, calls: list[_Call]) -> list[_Call]:
+    def _left_by_recall(self, task: Task, calls: list[Call]) -> list[Call]:
         """Those of a task that was taken back that nobody cancelled."""
         return [call for call in calls if not (call.dropped and call.future._cancel_here())]
 
     def _once(self) -> bool:
         return bool(self._options.get("at_most_once"))
 
-    def _lost(self, task: _Task, news: jobs.Task) -> None:
+    def _lost(self, task: Task, news: jobs.Task) -> None:
         """The answers died with the worker, though the end was recorded: the task is run again."""
         task.calls[0].lost += 1
         if self._once() or task.calls[0].lost > results.LOST_RETRIES:
@@ -541,9 +447,9 @@ class GridExecutor(Executor):
 
     def _finish(
         self,
-        task: _Task,
-        ended: list[tuple[_Call, results.Outcome]],
-        again: list[_Call],
+        task: Task,
+        ended: list[tuple[Call, results.Outcome]],
+        again: list[Call],
         chunk: int = 1,
         *,
         quickly: bool = False,
@@ -557,36 +463,36 @@ class GridExecutor(Executor):
             if task.job.open == 0 and task.job.subscription is not None:
                 task.job.subscription.close()
         if quickly:
-            done = [(call, outcome) for call, outcome in ended if _settle_quietly(call.future, outcome)]
+            done = [(call, outcome) for call, outcome in ended if settle_quietly(call.future, outcome)]
             self._forget(call for call, _ in done)
             if len(done) < len(ended):
                 self._settle_elsewhere([one for one in ended if one not in done])
         else:
             self._settle(ended)
 
-    def _settle(self, ended: list[tuple[_Call, results.Outcome]]) -> None:
+    def _settle(self, ended: list[tuple[Call, results.Outcome]]) -> None:
         """Sets what came of calls, and so runs their callbacks, on this thread."""
         _SETTLING.executor = self
         try:
             for call, outcome in ended:
-                _settle(call.future, outcome)
+                settle(call.future, outcome)
         finally:
             _SETTLING.executor = None
             self._forget(call for call, _ in ended)
 
-    def _forget(self, calls: Iterable[_Call]) -> None:
+    def _forget(self, calls: Iterable[Call]) -> None:
         with self._changed:
             self._open_calls.difference_update(calls)
             self._changed.notify_all()
 
-    def _settle_elsewhere(self, ended: list[tuple[_Call, results.Outcome]]) -> None:
+    def _settle_elsewhere(self, ended: list[tuple[Call, results.Outcome]]) -> None:
         """Callbacks may wait for calls that this thread is to send, or for news that it is to bring."""
         try:
             self._readers.submit(self._settle, ended)
         except RuntimeError:  # The interpreter is going down.
             self._settle(ended)
 
-    def _fail(self, calls: list[_Call], error: BaseException) -> None:
+    def _fail(self, calls: list[Call], error: BaseException) -> None:
         with self._changed:
             for call in calls:
                 call.sending = False
@@ -595,15 +501,15 @@ class GridExecutor(Executor):
 
     # Taking calls back
 
-    def _cancel(self, call: _Call) -> bool:
+    def _cancel(self, call: Call) -> bool:
         if not call.future.done():
             self._take_back([call])
         return call.future.cancelled()
 
-    def _take_back(self, calls: list[_Call]) -> None:
+    def _take_back(self, calls: list[Call]) -> None:
         """Cancels those that have not begun; with others of their tasks, which are sent again."""
-        here: list[_Call] = []
-        there: dict[_Job, dict[_Task, list[_Call]]] = {}
+        here: list[Call] = []
+        there: dict[Job, dict[Task, list[Call]]] = {}
         with self._changed:
             self._changed.wait_for(lambda: not any(call.sending for call in calls))
             for call in calls:
@@ -618,8 +524,9 @@ class GridExecutor(Executor):
         # Nothing is locked while callbacks run.
         self._cancelled(here)
         for job, tasks in there.items():
+            cancelling = partial(self._recalling, list(tasks))
             try:
-                recalled = self._recall(job, list(tasks))
+                recalled = recall(self._client._grid, job.job_id, sorted(task.index for task in tasks), cancelling)
             except MillgridError:
                 recalled = set()  # What the grid can't be asked for can't be cancelled.
             for task, own in tasks.items():
@@ -630,64 +537,13 @@ class GridExecutor(Executor):
                         for call in own:
                             call.dropped = False
 
-    def _cancelled(self, calls: list[_Call]) -> None:
+    def _recalling(self, tasks: list[Task], cancelled: set[int]) -> None:
+        with self._changed:
+            for task in tasks:
+                task.recalled = task.recalled or task.index in cancelled
+
+    def _cancelled(self, calls: list[Call]) -> None:
         self._forget([call for call in calls if call.future._cancel_here()])
-
-    def _recall(self, job: _Job, tasks: list[_Task]) -> set[int]:
-        """Cancels those tasks of a job that have not begun; the indexes of those that never will."""
-        indexes = sorted(task.index for task in tasks)
-        asked = jobs.ListTasksRequest(job_id=job.job_id, ranges=_ranges(indexes))
-        waiting = (jobs.TASK_STATE_QUEUED, jobs.TASK_STATE_WAITING)
-        found = list(_watch.pages(self._client._grid, asked))
-        begun = {task.index for task in found if task.attempt or task.state not in waiting}
-        if cancel := [index for index in indexes if index not in begun]:
-            with self._changed:
-                for task in tasks:
-                    task.recalled = task.recalled or task.index not in begun
-            request = jobs.CancelJobRequest(
-                request_id=request_id(), job_id=job.job_id, reason="the future was cancelled", ranges=_ranges(cancel)
-            )
-            self._client._grid.call(CANCEL_JOB, request)
-            asked.page_token = ""
-            found = list(_watch.pages(self._client._grid, asked))
-        return {task.index for task in found if task.state == jobs.TASK_STATE_CANCELLED and not task.attempt}
-
-
-def _ranges(indexes: list[int]) -> list[jobs.IndexRange]:
-    """Of indexes in their order."""
-    ranges: list[jobs.IndexRange] = []
-    for index in indexes:
-        if ranges and ranges[-1].last == index - 1:
-            ranges[-1].last = index
-        else:
-            ranges.append(jobs.IndexRange(first=index, last=index, step=1))
-    return ranges
-
-
-def _set_running(future: GridFuture[Any]) -> None:
-    with future._condition:
-        if future._state == "PENDING":
-            future.set_running_or_notify_cancel()
-
-
-def _settle(future: GridFuture[Any], outcome: results.Outcome) -> None:
-    """Sets what came of a call, unless it was cancelled or settled before."""
-    _set_running(future)
-    if future.done():
-        return
-    if outcome.error is not None:
-        future.set_exception(outcome.error)
-    else:
-        future.set_result(outcome.value)
-
-
-def _settle_quietly(future: GridFuture[Any], outcome: results.Outcome) -> bool:
-    """The same, if nobody is to be called back; whether that was so."""
-    with future._condition:
-        if future._done_callbacks:  # type: ignore[attr-defined]
-            return False
-        _settle(future, outcome)
-        return True
 
 
 def _at_exit() -> None:

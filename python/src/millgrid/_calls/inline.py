@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from .._errors import MillgridError, RemoteTraceback, Unpicklable
 from . import payload, results, runner
-from .executor import GridFuture
+from .calls import GridFuture
 
 T = TypeVar("T")
 

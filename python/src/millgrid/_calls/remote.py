@@ -17,7 +17,8 @@ from .._jobs import Job
 from .._spec import add_rows
 from . import payload
 from . import results as answers
-from .executor import GridExecutor, GridFuture
+from .calls import GridFuture
+from .executor import GridExecutor
 from .inline import InlineCalls, inline_future
 from .payload import CallOptions, function_name
 

@@ -2,8 +2,9 @@
 
 use proto::internal::{Configuration, HardState, LogEntry, PeerMessage};
 
-use crate::{Input, Outputs, ReadReady, Recovered, Replica, Settings, Standing, Write};
+use crate::{Input, Outputs, Proposal, ReadReady, Recovered, Replica, Settings, Standing, Write};
 
+const APPEND: u32 = 3;
 const ASKED: u32 = 15;
 const ANSWERED: u32 = 16;
 
@@ -138,6 +139,28 @@ fn of_three_a_leader_answers_whoever_follows_it_at_once() {
     assert_eq!((answered.len(), answered[0].to, answered[0].index), (1, 3, status.commit_index));
     assert_eq!(answered[0].context, vec![7; 24]);
     assert!(of_kind(&outputs, 8).is_empty(), "nobody else is asked");
+}
+
+#[test]
+fn who_asks_hears_of_the_commit_that_it_waits_for_unless_it_has() {
+    let mut replica = leader(3, &[2, 3]);
+    let term = replica.status().term;
+    // A configuration may be changed below this; of that followers hear at once.
+    replica.step(Input::Applied { index: replica.status().commit_index }).unwrap();
+    replica.step(Input::Propose(Proposal { id: 1, data: vec![1].into() })).unwrap();
+    let appended = run(&mut replica).messages;
+    agree(&appended, &[2, 3]).into_iter().for_each(|message| replica.step(Input::Message(message)).unwrap());
+    let outputs = run(&mut replica);
+    assert!(outputs.messages.is_empty(), "a commit is no message of its own: {:?}", outputs.messages);
+    let commit = replica.status().commit_index;
+    replica.step(ask(3, term)).unwrap();
+    let outputs = run(&mut replica);
+    assert_eq!(of_kind(&outputs, ANSWERED)[0].index, commit);
+    let told: Vec<(u64, u64)> = of_kind(&outputs, APPEND).iter().map(|message| (message.to, message.commit)).collect();
+    assert_eq!(told, [(3, commit)]);
+    replica.step(ask(3, term)).unwrap();
+    let outputs = run(&mut replica);
+    assert_eq!((of_kind(&outputs, ANSWERED).len(), of_kind(&outputs, APPEND).len()), (1, 0), "it has heard of it");
 }
 
 #[test]
