@@ -12,7 +12,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 #: Beside the package in the repository; inside it in a source distribution.
-SOURCES = (HERE.parent / "proto/proto/millgrid/v1", HERE / "proto/millgrid/v1")
+#: A source distribution has its own; whatever lies beside that is none of its business.
+SOURCES = (HERE / "proto/millgrid/v1", HERE.parent / "proto/proto/millgrid/v1")
 PACKAGE = HERE / "src/millgrid/_generated"
 
 
@@ -21,7 +22,7 @@ def protos() -> list[Path]:
     for folder in SOURCES:
         if folder.is_dir():
             return [*sorted(folder.glob("*.proto")), HERE / "proto/status.proto"]
-    raise FileNotFoundError(f"there are no protos in {SOURCES[0]}; build from a whole clone of the repository")
+    raise FileNotFoundError(f"there are no protos in {SOURCES[-1]}; build from a whole clone of the repository")
 
 
 def digest() -> str:
