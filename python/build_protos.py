@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-#: Beside the package in the repository; inside it in a source distribution.
-#: A source distribution has its own; whatever lies beside that is none of its business.
+#: Inside the package in a source distribution, whatever lies beside that; beside it in the repository.
 SOURCES = (HERE / "proto/millgrid/v1", HERE.parent / "proto/proto/millgrid/v1")
 PACKAGE = HERE / "src/millgrid/_generated"
 
