@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +93,114 @@ def _command(pid: int) -> bytes:
             return file.read()
     except FileNotFoundError:
         return b""
+
+
+def who() -> int:
+    return os.getpid()
+
+
+def shared(ex: millgrid.GridExecutor, call: Callable[[], int]) -> bool:
+    """Whether calls come twice from one process, sooner or later: others are made while the machine is busy."""
+    found = [ex.submit(call).result(60) for _ in range(3)]
+    until = time.monotonic() + 60
+    while len(set(found)) == len(found) and time.monotonic() < until:
+        found.append(ex.submit(call).result(60))
+    return len(set(found)) < len(found)
+
+
+def keep_a_file() -> int:
+    sys.__dict__["kept"] = open(os.devnull)
+    return os.getpid()
+
+
+def import_from_elsewhere() -> int:
+    import tqdm
+
+    return os.getpid() if tqdm else 0
+
+
+def import_of_pythons_own() -> int:
+    import colorsys
+
+    return os.getpid() if colorsys else 0
+
+
+def fail() -> None:
+    raise ValueError(str(os.getpid()))
+
+
+def seeded(seed: int | None) -> tuple[int, float]:
+    import random
+
+    if seed is not None:
+        random.seed(seed)
+    return os.getpid(), random.random()
+
+
+@pytest.mark.parametrize("call", [who, import_of_pythons_own, import_from_elsewhere])
+def test_a_process_that_has_nothing_left_of_its_call_makes_the_next(
+    client: millgrid.DevClient, call: Callable[[], int]
+) -> None:
+    with client.executor() as ex:
+        warm(ex)
+        assert shared(ex, call)
+
+
+def test_a_process_is_its_calls_own_if_that_is_wanted(client: millgrid.DevClient) -> None:
+    with client.executor(fresh=True) as ex:
+        warm(ex)
+        found = [ex.submit(who).result(60) for _ in range(8)]
+    assert len(set(found)) == len(found)
+
+
+def test_another_client_has_processes_of_its_own(client: millgrid.DevClient) -> None:
+    with millgrid.DevClient(client.grid) as other:
+        with client.executor() as one, other.executor() as two:
+            warm(one)
+            ours, theirs = set(), set()
+            for _ in range(8):
+                ours.add(one.submit(who).result(60))
+                theirs.add(two.submit(who).result(60))
+    assert not ours & theirs
+
+
+@pytest.mark.parametrize("call", [keep_a_file, fail])
+def test_a_process_that_has_something_left_ends_with_its_call(client: millgrid.DevClient, call: object) -> None:
+    with client.executor() as ex:
+        warm(ex)
+        found = []
+        for _ in range(6):
+            future: millgrid.GridFuture[int] = ex.submit(call)  # type: ignore[arg-type]
+            error = future.exception(60)
+            found.append(str(error) if error is not None else str(future.result()))
+        assert len(set(found)) == len(found)
+        assert not {int(pid) for pid in found} & {ex.submit(who).result(60) for _ in range(6)}
+
+
+def test_a_seed_holds_for_its_call_alone(client: millgrid.DevClient) -> None:
+    with client.executor() as ex:
+        warm(ex)
+        found = [ex.submit(seeded, seed).result(60) for seed in [7, None] * 10]
+    assert len({number for _, number in found[::2]}) == 1
+    assert len({number for _, number in found[1::2]}) == 10
+    assert len({pid for pid, _ in found}) < 20, "not one process made two calls, so that this showed nothing"
+
+
+def test_changed_modules_are_never_used_again(client: millgrid.DevClient, tmp_path: Path) -> None:
+    module = tmp_path / "changing_module.py"
+
+    def version() -> int:
+        sys.path.insert(0, str(tmp_path))
+        import changing_module  # type: ignore[import-not-found]
+
+        number: int = changing_module.NUMBER
+        return number
+
+    with client.executor() as ex:
+        warm(ex)
+        for number in range(4):
+            module.write_text(f"NUMBER = {number}" + "  #" * number)
+            assert ex.submit(version).result(60) == number
 
 
 def test_the_result_is_in_the_log_too(client: millgrid.DevClient) -> None:

@@ -44,6 +44,9 @@ pub(crate) fn read(mut spec: JobSpec) -> Result<JobSubmission, Refusal> {
         let message = format!("it names `{missing}`, which isn't among the job's files");
         return Err(invalid("fork_server.files", message, "name files that travel along, 1 to 16 of them"));
     }
+    if let Some(length) = spec.fork_server.as_ref().map(|server| server.group.len()).filter(|length| *length > 64) {
+        return Err(invalid("fork_server.group", format!("it has {length} bytes"), "give 64 at most"));
+    }
     let time_limit_ms = time_limit(spec.time_limit.as_ref(), "time_limit")?;
     let queue_time_limit_ms = time_limit(spec.queue_time_limit.as_ref(), "queue_time_limit")?;
     let total_time_limit_ms = time_limit(spec.total_time_limit.as_ref(), "total_time_limit")?;

@@ -80,6 +80,8 @@ class Client:
         self._grid = Grid(self.settings, timeout)
         self._hub = Hub(self._grid)
         self._blobs = Blobs(self._grid)
+        #: Whose calls may follow one another in a process.
+        self._group = request_id()[:16]
         self._storage = Storage(self.settings, store)
         self._seen: tuple[float, list[Worker]] = (0.0, [])
 

@@ -29,6 +29,8 @@ const OWN: [&[u8]; 2] = [b"MILLGRID_ENTRY=", b"MILLGRID_CALLS="];
 pub struct ForkServer {
     /// The same for equal ones.
     pub id: Bytes,
+    /// Whose tasks may follow one another in a process; empty: nobody's.
+    pub group: Bytes,
     argv: Vec<Bytes>,
     env: Vec<Bytes>,
     files: Vec<LocalFile>,
@@ -37,7 +39,7 @@ pub struct ForkServer {
 impl ForkServer {
     /// That of a job with this expanded command, and the environment that its tasks have in common. None when the job
     /// names none, or files that it hasn't.
-    pub fn of(spec: &JobSpec, argv: &[Bytes], env: Vec<Bytes>) -> Option<Self> {
+    pub fn of(spec: &JobSpec, owner: &str, argv: &[Bytes], env: Vec<Bytes>) -> Option<Self> {
         let wanted = spec.fork_server.as_ref()?;
         let file = |path: &String| spec.files.iter().find(|file| file.path == *path).cloned();
         let files = wanted.files.iter().map(file).collect::<Option<Vec<LocalFile>>>()?;
@@ -52,7 +54,9 @@ impl ForkServer {
         }
         files.iter().for_each(|file| add(&file.encode_to_vec()));
         let id = Bytes::copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        Some(Self { id, argv: argv.to_vec(), env, files })
+        // No owner has a line's end in its name.
+        let group = if wanted.group.is_empty() { String::new() } else { format!("{owner}\n{}", wanted.group) };
+        Some(Self { id, group: group.into(), argv: argv.to_vec(), env, files })
     }
 
     /// Puts its files where it will be started, unless they are there.
@@ -125,16 +129,20 @@ mod tests {
 
     use super::*;
 
+    fn wanted(file: &str) -> Wanted {
+        Wanted { files: vec![file.into()], group: String::new() }
+    }
+
     fn spec(file: &'static [u8]) -> JobSpec {
         let blob = Some(Blob { size: 1, chunk_hashes: vec![Bytes::from_static(file)] });
         let files = vec![LocalFile { path: "serve.py".into(), blob, executable: false }];
-        JobSpec { files, fork_server: Some(Wanted { files: vec!["serve.py".into()] }), ..JobSpec::default() }
+        JobSpec { files, fork_server: Some(wanted("serve.py")), ..JobSpec::default() }
     }
 
     #[test]
     fn what_a_server_depends_on_tells_it_apart() {
         let id = |spec: &JobSpec, argv: &'static str, env: &'static str| {
-            ForkServer::of(spec, &[Bytes::from_static(argv.as_bytes())], vec![env.into()]).unwrap().id
+            ForkServer::of(spec, "me", &[Bytes::from_static(argv.as_bytes())], vec![env.into()]).unwrap().id
         };
         let (one, other) = (spec(b"1"), spec(b"2"));
         let first = id(&one, "python", "A=1");
@@ -148,9 +156,23 @@ mod tests {
     }
 
     #[test]
+    fn a_group_is_of_one_owner_and_of_the_same_server() {
+        let of = |owner, group: &str| {
+            let mut spec = spec(b"1");
+            spec.fork_server = Some(Wanted { group: group.into(), ..wanted("serve.py") });
+            ForkServer::of(&spec, owner, &[], Vec::new()).unwrap()
+        };
+        assert_eq!(of("me", "a"), of("me", "a"));
+        assert_ne!(of("me", "a").group, of("you", "a").group);
+        assert_ne!(of("me", "a").group, of("me", "b").group);
+        assert_eq!(of("me", "a").id, of("you", "b").id);
+        assert!(of("me", "").group.is_empty());
+    }
+
+    #[test]
     fn a_task_shares_what_the_server_has_and_nothing_else() {
         let spec = spec(b"1");
-        let server = ForkServer::of(&spec, &[], Vec::new()).unwrap();
+        let server = ForkServer::of(&spec, "me", &[], Vec::new()).unwrap();
         let (state, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let share = |file: &LocalFile| server.share(state.path(), work.path(), file);
         assert!(!share(&spec.files[0]), "it isn't there");
@@ -166,9 +188,9 @@ mod tests {
     #[test]
     fn a_file_that_the_job_has_not_makes_no_server() {
         let mut spec = spec(b"1");
-        spec.fork_server = Some(Wanted { files: vec!["other.py".into()] });
-        assert_eq!(ForkServer::of(&spec, &[], Vec::new()), None);
+        spec.fork_server = Some(wanted("other.py"));
+        assert_eq!(ForkServer::of(&spec, "me", &[], Vec::new()), None);
         spec.fork_server = None;
-        assert_eq!(ForkServer::of(&spec, &[], Vec::new()), None);
+        assert_eq!(ForkServer::of(&spec, "me", &[], Vec::new()), None);
     }
 }

@@ -120,6 +120,11 @@ impl Keeper<'_> {
             let due = {
                 let mut table = self.shared.lock();
                 table.on_time(now);
+                // Their thread isn't woken each time that this changes.
+                let servers_due = table.servers.next_due_ms();
+                if servers_due.is_some_and(|due| due <= now) {
+                    self.shared.wake_servers();
+                }
                 if signals::asked_to_end() && !table.ending {
                     table.end_all(now);
                 }
@@ -131,7 +136,7 @@ impl Keeper<'_> {
                         return Ok(());
                     }
                 }
-                table.next_due_ms().into_iter().chain(end_by).min()
+                table.next_due_ms().into_iter().chain(end_by).chain(servers_due.filter(|due| *due > now)).min()
             };
             self.send();
             self.set_timer(due).map_err(Failure::system("set a timer"))?;
@@ -154,12 +159,13 @@ impl Keeper<'_> {
 
     /// Waits for anything and takes what came in.
     fn wait(&mut self) -> io::Result<()> {
-        let (wake, soon) = (self.shared.wake_fd(), self.shared.soon_fd());
+        let (wake, soon, lent) = (self.shared.wake_fd(), self.shared.soon_fd(), self.shared.lent_fd());
         let mut files = vec![
             PollFd::new(&wake, PollFlags::IN),
             PollFd::new(&self.timer, PollFlags::IN),
             PollFd::new(&self.listener, PollFlags::IN),
             PollFd::new(&soon, PollFlags::IN),
+            PollFd::new(&lent, PollFlags::IN),
         ];
         if let Some(connection) = &self.connection {
             let writable = if connection.is_sending() { PollFlags::OUT } else { PollFlags::empty() };
@@ -170,13 +176,16 @@ impl Keeper<'_> {
             _ => {}
         }
         let came = |number: usize| files.get(number).is_some_and(|file| !file.revents().is_empty());
-        let (woken, connecting, woken_soon, talking) = (came(0), came(2), came(3), came(4));
+        let (woken, connecting, woken_soon, handed_in, talking) = (came(0), came(2), came(3), came(4), came(5));
         drop(files);
         if woken {
             self.shared.woken();
         }
         if woken_soon {
             self.shared.woken_soon();
+        }
+        if handed_in {
+            self.take_back();
         }
         if talking && self.listen().is_err() {
             self.disconnect();
@@ -185,6 +194,17 @@ impl Keeper<'_> {
             self.connect(stream)?;
         }
         Ok(())
+    }
+
+    /// Hears which forked tasks are over.
+    fn take_back(&self) {
+        let heard = self.shared.heard();
+        let now = boottime_ms();
+        let mut table = self.shared.lock();
+        heard.into_iter().for_each(|pid| table.handed_in(pid, now));
+        let orders = table.orders();
+        drop(table);
+        self.shared.wake_spawners(orders);
     }
 
     /// The newest connection is the agent; what an older one sent but was not read is lost, as it would be had

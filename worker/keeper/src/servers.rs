@@ -8,15 +8,19 @@
 //! numbers of four bytes: directory, path of standard output, path of standard error, and the environment,
 //! `NAME=value`. At the end of either stream the one who reads it has nothing more to do, and ends.
 //!
-//! There is one spare of each server that is used, made ahead: no start waits for a fork.
+//! A process whose task has succeeded and left nothing behind may say so on its stream ([`spares::Lent`]): then it is a
+//! spare again, for tasks of the same group. There is one of each server that is used that had no task yet, made ahead:
+//! no start waits for a fork. None is made while tasks follow one another in those that there are.
 
 mod keeping;
+mod spares;
 
 pub(crate) use keeping::run;
+pub(crate) use spares::{Lent, Spare};
 
 use std::{
     collections::HashMap,
-    io::{self, Read, Write},
+    io::{self, Read},
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
@@ -25,11 +29,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::{
     clock::boottime_ms,
-    process,
+    process::{self, Reaped},
     protocol::{SetForkServer, Spawn},
     shared::Shared,
 };
@@ -53,15 +56,12 @@ const PATIENCE_FOR_START_MS: u64 = 60_000;
 const PATIENCE_FOR_FORK_MS: u64 = 5_000;
 /// A task's start waits so long for a fork that is under way; then it is made as any other.
 const PATIENCE_FOR_SPARE: Duration = Duration::from_millis(250);
-/// A spare reads what it becomes at once, or something is wrong with it.
-const PATIENCE_FOR_READER: Duration = Duration::from_secs(5);
-
-/// A process that waits to become a task's.
-#[derive(Debug)]
-pub(crate) struct Spare {
-    pub pid: i32,
-    stream: UnixStream,
-}
+/// A spare is made when none was wanted for so long: the one that became a task may come back, and be wanted next.
+const RETURN_MS: u64 = 10;
+/// Of one server.
+const MAX_SPARES: usize = 8;
+/// Those that had tasks end when nobody wanted them for so long: they may have much in memory.
+const IDLE_SPARE_MS: u64 = 10_000;
 
 /// What a spawning thread that wants a spare is told.
 pub(crate) enum Offer {
@@ -93,15 +93,18 @@ struct Server {
 #[derive(Debug)]
 enum State {
     /// Not before this.
-    Down {
-        until_ms: u64,
-    },
+    Down { until_ms: u64 },
     /// Its program is being started by the servers' thread.
     Starting,
     Up {
         process: Process,
         control: UnixStream,
-        next: Next,
+        /// Asked for.
+        coming: Option<Coming>,
+        /// The one that was busy last is at the end: what it needs is near its processor still.
+        spares: Vec<Spare>,
+        /// When there should be one again that had no task.
+        wanted_ms: u64,
         warm: bool,
     },
 }
@@ -113,16 +116,11 @@ struct Process {
     reaped: bool,
 }
 
-/// The spare of a server.
+/// A spare that will say its id on this stream.
 #[derive(Debug)]
-enum Next {
-    None,
-    /// Asked for; the stream on which it will say its id.
-    Coming {
-        stream: UnixStream,
-        until_ms: u64,
-    },
-    Ready(Spare),
+struct Coming {
+    stream: UnixStream,
+    until_ms: u64,
 }
 
 /// All servers, and their processes. Under the table's lock.
@@ -131,6 +129,8 @@ pub(crate) struct Servers {
     all: HashMap<Bytes, Server>,
     /// Servers and spares that live, and those of them that were given up.
     pids: HashMap<i32, Bytes>,
+    /// Spares that became tasks.
+    lent: HashMap<i32, Lent>,
     /// Children that were reaped before anybody had said what they were; newest last.
     strangers: Vec<i32>,
 }
@@ -162,23 +162,23 @@ impl Servers {
     }
 
     /// A spare of this server, if there is one. Whoever gets one makes it a task's, or [`Self::given_up`].
-    pub fn take_spare(&mut self, id: &Bytes, now_ms: u64) -> Offer {
+    pub fn take_spare(&mut self, id: &Bytes, group: &Bytes, now_ms: u64) -> Offer {
         let Some(server) = self.all.get_mut(id) else { return Offer::None };
         (server.used_ms, server.wanted) = (now_ms, true);
-        let State::Up { next, warm, .. } = &mut server.state else { return Offer::None };
-        match std::mem::replace(next, Next::None) {
-            Next::Ready(spare) => {
+        let State::Up { spares, wanted_ms, warm, .. } = &mut server.state else { return Offer::None };
+        let of = |group: &[u8]| spares.iter().rposition(|spare| spare.group == group);
+        let found = of(group).or_else(|| of(&[]));
+        match found.map(|at| spares.remove(at)) {
+            Some(spare) => {
                 self.pids.remove(&spare.pid);
+                *wanted_ms = now_ms + RETURN_MS;
                 Offer::Spare(spare)
             }
             // The first takes as long as the program takes to load: nobody waits for that.
-            other if *warm => {
-                *next = other;
+            None if !*warm => Offer::None,
+            None => {
+                *wanted_ms = now_ms;
                 Offer::Soon
-            }
-            other => {
-                *next = other;
-                Offer::None
             }
         }
     }
@@ -186,6 +186,41 @@ impl Servers {
     /// A spare that was taken and could not be used; it is not reaped yet.
     pub fn given_up(&mut self, spare: &Spare) {
         self.pids.insert(spare.pid, Bytes::new());
+    }
+
+    /// A spare became a task's process.
+    pub fn lend(&mut self, lent: Lent) {
+        self.lent.insert(lent.pid(), lent);
+    }
+
+    /// There is something to read on the stream of a spare that became a task's: what that has used, if it is over.
+    pub fn hear(&mut self, pid: i32) -> Option<Reaped> {
+        let used = self.lent.get(&pid)?.hear();
+        if used.is_none() {
+            self.let_go(pid);
+        }
+        used
+    }
+
+    /// The process of a task that is over is a spare again, if one is wanted; whether it is.
+    pub fn take_back(&mut self, pid: i32, now_ms: u64) -> bool {
+        let Some(lent) = self.lent.remove(&pid) else { return false };
+        let Some(server) = self.all.get_mut(lent.server()) else { return false };
+        let State::Up { spares, .. } = &mut server.state else { return false };
+        if !lent.may_return() {
+            return false;
+        }
+        if spares.len() >= MAX_SPARES {
+            spares.remove(0);
+        }
+        self.pids.insert(pid, lent.server().clone());
+        spares.push(lent.back(now_ms));
+        true
+    }
+
+    /// It won't come back: it sees the end of its stream, if it still reads.
+    pub fn let_go(&mut self, pid: i32) {
+        self.lent.remove(&pid);
     }
 
     /// Whether this child is a server or a spare.
@@ -202,12 +237,12 @@ impl Servers {
             return self.strangers.push(pid);
         };
         let Some(server) = self.all.get_mut(&id) else { return };
-        let State::Up { process, next, .. } = &mut server.state else { return };
+        let State::Up { process, spares, .. } = &mut server.state else { return };
         if process.pid == pid {
             process.reaped = true;
             server.fail(now_ms);
-        } else if matches!(next, Next::Ready(spare) if spare.pid == pid) {
-            *next = Next::None;
+        } else {
+            spares.retain(|spare| spare.pid != pid);
         }
     }
 
@@ -225,9 +260,14 @@ impl Servers {
                 State::Up { .. } if server.used_ms + IDLE_MS <= now_ms => {
                     (server.state, server.wanted) = (State::Down { until_ms: 0 }, false);
                 }
-                State::Up { next: Next::None, .. } => deeds.push(Deed::Fork(id.clone())),
-                State::Up { next: Next::Coming { until_ms, .. }, .. } if *until_ms <= now_ms => server.fail(now_ms),
-                _ => {}
+                State::Up { coming: Some(Coming { until_ms, .. }), .. } if *until_ms <= now_ms => server.fail(now_ms),
+                State::Up { coming, spares, wanted_ms, .. } => {
+                    spares.retain(|spare| spare.is_new() || now_ms < spare.since_ms + IDLE_SPARE_MS);
+                    if coming.is_none() && *wanted_ms <= now_ms && !spares.iter().any(Spare::is_new) {
+                        deeds.push(Deed::Fork(id.clone()));
+                    }
+                }
+                State::Down { .. } | State::Starting => {}
             }
         }
         deeds
@@ -238,8 +278,12 @@ impl Servers {
         let due = |server: &Server| match &server.state {
             State::Down { until_ms } => server.wanted.then_some(*until_ms),
             State::Starting => None,
-            State::Up { next: Next::Coming { until_ms, .. }, .. } => Some(*until_ms),
-            State::Up { .. } => Some(server.used_ms + IDLE_MS),
+            State::Up { coming: Some(Coming { until_ms, .. }), .. } => Some(*until_ms),
+            State::Up { spares, wanted_ms, .. } => {
+                let idle = spares.iter().filter(|spare| !spare.is_new()).map(|spare| spare.since_ms + IDLE_SPARE_MS);
+                let wanted = (!spares.iter().any(Spare::is_new)).then_some(*wanted_ms);
+                idle.chain(wanted).chain([server.used_ms + IDLE_MS]).min()
+            }
         };
         self.all.values().filter_map(due).min()
     }
@@ -255,7 +299,8 @@ impl Servers {
             (Ok((pid, control)), Some(server)) => {
                 self.pids.insert(pid, id.clone());
                 let process = Process { pid, reaped: false };
-                server.state = State::Up { process, control, next: Next::None, warm: false };
+                server.state =
+                    State::Up { process, control, coming: None, spares: Vec::new(), wanted_ms: now_ms, warm: false };
             }
             // Forgotten meanwhile.
             (Ok((pid, _)), None) => {
@@ -270,10 +315,10 @@ impl Servers {
     /// Asks for a spare.
     pub fn fork(&mut self, id: &Bytes, now_ms: u64) {
         let Some(server) = self.all.get_mut(id) else { return };
-        let State::Up { control, next: next @ Next::None, warm, .. } = &mut server.state else { return };
+        let State::Up { control, coming: coming @ None, warm, .. } = &mut server.state else { return };
         let patience = if *warm { PATIENCE_FOR_FORK_MS } else { PATIENCE_FOR_START_MS };
-        match ask(control) {
-            Ok(stream) => *next = Next::Coming { stream, until_ms: now_ms + patience },
+        match spares::ask(control) {
+            Ok(stream) => *coming = Some(Coming { stream, until_ms: now_ms + patience }),
             Err(_) => server.fail(now_ms),
         }
     }
@@ -281,7 +326,7 @@ impl Servers {
     /// The streams on which spares will say their ids.
     pub fn coming(&self) -> Vec<(Bytes, OwnedFd)> {
         let stream = |(id, server): (&Bytes, &Server)| match &server.state {
-            State::Up { next: Next::Coming { stream, .. }, .. } => {
+            State::Up { coming: Some(Coming { stream, .. }), .. } => {
                 Some((id.clone(), stream.as_fd().try_clone_to_owned().ok()?))
             }
             _ => None,
@@ -292,8 +337,8 @@ impl Servers {
     /// There is something to read on such a stream.
     pub fn came(&mut self, id: &Bytes, now_ms: u64) {
         let Some(server) = self.all.get_mut(id) else { return };
-        let State::Up { next, warm, .. } = &mut server.state else { return };
-        let Next::Coming { mut stream, .. } = std::mem::replace(next, Next::None) else { return };
+        let State::Up { coming, spares, warm, .. } = &mut server.state else { return };
+        let Some(Coming { mut stream, .. }) = coming.take() else { return };
         let mut pid = [0; 4];
         // Four bytes that are written at once arrive at once.
         let said = stream.read_exact(&mut pid).map(|()| i32::from_le_bytes(pid)).ok().filter(|pid| *pid > 1);
@@ -301,7 +346,7 @@ impl Servers {
             Some(pid) if self.strangers.contains(&pid) => self.strangers.retain(|stranger| *stranger != pid),
             Some(pid) => {
                 self.pids.insert(pid, id.clone());
-                *next = Next::Ready(Spare { pid, stream });
+                spares.push(Spare::new(pid, id.clone(), stream, now_ms));
                 *warm = true;
             }
             None => server.fail(now_ms),
@@ -318,45 +363,22 @@ impl Server {
     }
 }
 
-/// Asks a server for a spare; the stream on which that will speak.
-fn ask(control: &UnixStream) -> io::Result<UnixStream> {
-    let (ours, theirs) = UnixStream::pair()?;
-    ours.set_read_timeout(Some(PATIENCE_FOR_READER))?;
-    ours.set_write_timeout(Some(PATIENCE_FOR_READER))?;
-    let descriptors = [theirs.as_fd()];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(control, &[io::IoSlice::new(b"f")], &mut ancillary, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
-    Ok(ours)
-}
-
-impl Spare {
-    /// Makes it the process that was ordered.
-    pub fn become_task(&mut self, spawn: &Spawn) -> io::Result<()> {
-        let paths = [&spawn.directory, &spawn.stdout_path, &spawn.stderr_path];
-        let strings = paths.into_iter().map(|path| path.as_bytes()).chain(spawn.env.iter().map(|entry| &entry[..]));
-        let mut request = (3 + spawn.env.len() as u32).to_le_bytes().to_vec();
-        for string in strings {
-            request.extend_from_slice(&(string.len() as u32).to_le_bytes());
-            request.extend_from_slice(string);
-        }
-        self.stream.write_all(&request)
-    }
-}
-
 /// A spare for this order, if its server has one or will have one in a moment.
 pub(crate) fn spare(shared: &Shared, spawn: &Spawn) -> Option<Spare> {
     if spawn.fork_server.is_empty() {
         return None;
     }
     let until = Instant::now() + PATIENCE_FOR_SPARE;
+    let mut hurried = false;
     let mut table = shared.lock();
     let found = loop {
-        match table.servers.take_spare(&spawn.fork_server, boottime_ms()) {
+        match table.servers.take_spare(&spawn.fork_server, &spawn.group, boottime_ms()) {
             Offer::Spare(spare) => break Some(spare),
             Offer::None => break None,
             Offer::Soon => {
+                if !std::mem::replace(&mut hurried, true) {
+                    shared.wake_servers();
+                }
                 let left = until.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     break None;
@@ -366,6 +388,8 @@ pub(crate) fn spare(shared: &Shared, spawn: &Spawn) -> Option<Spare> {
         }
     };
     drop(table);
-    shared.wake_servers();
+    if found.is_none() {
+        shared.wake_servers();
+    }
     found
 }

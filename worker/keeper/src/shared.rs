@@ -9,11 +9,12 @@ use std::{
 };
 
 use rustix::{
-    event::{EventfdFlags, eventfd},
+    buffer::spare_capacity,
+    event::{EventfdFlags, epoll, eventfd},
     time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime},
 };
 
-use crate::{Failure, table::Table};
+use crate::{Failure, servers::Lent, table::Table};
 
 /// What all threads of a keeper have in common.
 pub(crate) struct Shared {
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     soon: OwnedFd,
     soon_set: AtomicBool,
     servers: OwnedFd,
+    /// Of the streams of forked tasks, by process id. One that is closed leaves it by itself.
+    lent: OwnedFd,
 }
 
 /// What can wait is sent so much later at the latest: a short process's start goes out with its end, at the cost
@@ -57,6 +60,7 @@ impl Shared {
             soon,
             soon_set: AtomicBool::new(false),
             servers,
+            lent: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(Failure::system("make an epoll set"))?,
         })
     }
 
@@ -112,6 +116,31 @@ impl Shared {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.soon, &mut count);
         self.soon_set.store(false, Ordering::SeqCst);
+    }
+
+    /// Has [`Shared::heard`] tell, once, when there is something to read on this stream.
+    pub fn listen_to(&self, lent: &Lent) -> rustix::io::Result<()> {
+        let (pid, once) =
+            (epoll::EventData::new_u64(lent.pid() as u64), epoll::EventFlags::IN | epoll::EventFlags::ONESHOT);
+        match epoll::modify(&self.lent, lent.stream(), pid, once) {
+            // It is its process's first task.
+            Err(rustix::io::Errno::NOENT) => epoll::add(&self.lent, lent.stream(), pid, once),
+            done => done,
+        }
+    }
+
+    /// Readable when [`Shared::heard`] has something to tell.
+    pub fn lent_fd(&self) -> impl AsFd {
+        &self.lent
+    }
+
+    /// The processes on whose streams there is something to read.
+    pub fn heard(&self) -> Vec<i32> {
+        let mut events = Vec::with_capacity(64);
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // An interruption is as good as none: what was not told is told the next time.
+        let _ = epoll::wait(&self.lent, spare_capacity(&mut events), Some(&now));
+        events.iter().map(|event: &epoll::Event| event.data.u64() as i32).collect()
     }
 
     /// Readable after [`Shared::wake_servers`].

@@ -9,7 +9,7 @@ use crate::{
     prepare::Prepared,
     process,
     protocol::{End, Spawn},
-    servers,
+    servers::{self, Lent},
     shared::Shared,
     signals,
     spawn::{Spawned, Stack, spawn},
@@ -53,8 +53,9 @@ fn make(shared: &Shared, board: Board, cgroups: Option<&Arc<Cgroups>>, stack: &m
         Ok(slot) => slot.flatten(),
         Err(failure) => return not_made(End::NotStarted, format!("cannot limit the process: {failure}")),
     };
-    let made = match fork(shared, board, &wanted, place, slot.as_ref()) {
-        Some(pid) => Ok(Spawned { pid, failure: None }),
+    let forked = fork(shared, board, &wanted, place, slot.as_ref());
+    let made = match &forked {
+        Some(lent) => Ok(Spawned { pid: lent.pid(), failure: None }),
         None => spawn(&prepared, board.place(place), slot.as_ref().map(Slot::entrance), None, stack),
     };
     match made {
@@ -62,6 +63,9 @@ fn make(shared: &Shared, board: Board, cgroups: Option<&Arc<Cgroups>>, stack: &m
         Ok(spawned) => {
             let mut table = shared.lock();
             table.made(key, spawned, slot, boottime_ms());
+            if let Some(lent) = forked.filter(|lent| shared.listen_to(lent).is_ok()) {
+                table.servers.lend(lent);
+            }
             if wanted.memory_mib > 0 {
                 shared.to_watch.notify_one();
             }
@@ -70,14 +74,19 @@ fn make(shared: &Shared, board: Board, cgroups: Option<&Arc<Cgroups>>, stack: &m
 }
 
 /// The process from the fork server that the order names, if it has one.
-fn fork(shared: &Shared, board: Board, wanted: &Spawn, place: u32, slot: Option<&Slot>) -> Option<i32> {
-    let mut spare = servers::spare(shared, wanted)?;
+fn fork(shared: &Shared, board: Board, wanted: &Spawn, place: u32, slot: Option<&Slot>) -> Option<Lent> {
+    let spare = servers::spare(shared, wanted)?;
     board.place(place).store(spare.pid, Ordering::Release);
     let admitted = slot.map_or(Ok(()), |slot| slot.admit(spare.pid));
     // One that somebody killed would be taken for a task that was.
-    if !process::has_ended(spare.pid) && admitted.and_then(|()| spare.become_task(wanted)).is_ok() {
-        return Some(spare.pid);
-    }
+    let spare = if process::has_ended(spare.pid) || admitted.is_err() {
+        spare
+    } else {
+        match spare.become_task(wanted) {
+            Ok(lent) => return Some(lent),
+            Err(spare) => spare,
+        }
+    };
     // It is not reaped before this order is done with.
     board.clear(place);
     process::signal_group(spare.pid, libc::SIGKILL);

@@ -359,9 +359,38 @@ impl Table {
             self.servers.reaped(pid, now_ms);
             return false;
         };
-        let Some(process) = self.processes.get_mut(&key) else { return true };
+        self.servers.let_go(pid);
+        // Only an id that is no child of ours could fail, and `pids` has none of these.
+        let unknown = Reaped { exit_code: 0, signal: libc::SIGKILL, cpu_ms: 0, max_memory_kib: 0 };
+        self.ended(key, || process::reap(pid).unwrap_or(unknown), now_ms);
+        true
+    }
+
+    /// There is something to read on the stream of a forked task. Where it says that it has succeeded and left nothing
+    /// behind, that is its end, and its process is a spare again.
+    pub fn handed_in(&mut self, pid: i32, now_ms: u64) {
+        let Some(used) = self.servers.hear(pid) else { return };
+        let Some(key) = self.pids.get(&pid).copied() else { return };
+        // Limits by cgroup are for all that a process ever touched. And one that was signalled may still end of that.
+        let fit = matches!(
+            self.processes.get(&key),
+            Some(Process { signal: 0, reason: None, phase: Phase::Running { failure: None, slot: None, .. }, .. })
+        );
+        if fit && self.servers.take_back(pid, now_ms) {
+            self.pids.remove(&pid);
+            self.ended(key, || used, now_ms);
+        } else {
+            // Then it ends, and that is the task's end.
+            self.servers.let_go(pid);
+        }
+    }
+
+    /// A running task is over. What it has used is asked for when the board no longer has its process, whose id may
+    /// be anyone's from then on.
+    fn ended(&mut self, key: Key, used: impl FnOnce() -> Reaped, now_ms: u64) {
+        let Some(process) = self.processes.get_mut(&key) else { return };
         let Phase::Running { failure, slot, .. } = std::mem::replace(&mut process.phase, Phase::Starting) else {
-            return true;
+            return;
         };
         let (place, timer) = (process.place, process.timer.take());
         let (start_time_ms, run_ms) = (process.start_time_ms, now_ms.saturating_sub(process.start_boot_ms));
@@ -373,9 +402,7 @@ impl Table {
             self.timers.remove(&(due, key));
         }
         self.free_place(place);
-        // Only an id that is no child of ours could fail, and `pids` has none of these.
-        let used =
-            process::reap(pid).unwrap_or(Reaped { exit_code: 0, signal: libc::SIGKILL, cpu_ms: 0, max_memory_kib: 0 });
+        let used = used();
         let exited = match failure {
             Some((end, detail)) => Exited { end: end.into(), detail, ..Exited::default() },
             None => Exited {
@@ -392,7 +419,6 @@ impl Table {
             },
         };
         self.finish(key, exited);
-        true
     }
 
     /// Main process, key and limit of those whose memory has to be watched.

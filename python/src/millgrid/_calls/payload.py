@@ -55,6 +55,9 @@ class CallOptions(Needs, total=False):
     env: Env | Mapping[str, str]
     #: The interpreter on the worker; by default the client's own where it is there, else the same version on the PATH.
     python: str
+    #: Each task in a process of its own. Else those of one client follow one another in a process that has nothing left
+    #: of the last one: no thread, child or open file, nothing that was changed but in modules that it has imported.
+    fresh: bool
     #: Modules, packages or folders of Python code that workers don't have: they travel along.
     ship: Sequence[str | os.PathLike[str] | ModuleType]
 
@@ -194,6 +197,8 @@ def make_spec(client: Client, function: Callable[..., Any], options: CallOptions
         making.add(spec, environment, store)
     add_file(spec, _FILE, _source(), store)
     spec.fork_server.files.append(_FILE)
+    if not options.get("fresh"):
+        spec.fork_server.group = client._group
     spec.answers = True
     add_file(spec, "call.head", pickle.dumps(head, 4), store)
     if head["function"] is None:

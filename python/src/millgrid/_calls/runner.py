@@ -31,6 +31,18 @@ if TYPE_CHECKING:
 #: Results up to this size travel in a frame.
 INLINE_BYTES = 64 << 10
 MAGIC = b"millgrid1"
+#: Tasks of one process.
+MAX_TASKS = 1_000
+#: A process that has grown by more than this, but for modules, or to more than that, ends with its task.
+MAX_GROWTH_KIB, MAX_MEMORY_KIB = 16 << 10, 256 << 10
+#: Python's own modules.
+LIBRARY = os.path.join(os.path.dirname(os.__file__), "")
+#: What is in the path of modules that were installed, up to their common folder.
+INSTALLED = "/site-packages/", "/dist-packages/"
+#: What modules may change when they are imported.
+LEFT_BY_MODULES = {"threads", "exit functions", "hooks"}
+#: Where cloudpickle keeps classes that came by value.
+CLASSES = "cloudpickle.cloudpickle", "_DYNAMIC_CLASS_TRACKER_BY_ID"
 
 
 class Refused(Exception):
@@ -343,14 +355,15 @@ def read_parts(file: Any) -> list[bytearray]:
     return [exactly(length) for length in lengths]
 
 
-def serve(number: int) -> str | None:
-    """Makes a process for each request on a socket; in each of these processes the directory of its task, when it has
-    one. Nothing in the server itself, when it is no longer wanted: see `docs/fork-servers.md`.
+def serve(number: int) -> Tasks | None:
+    """Makes a process for each request on a socket; in each of these processes its tasks. Nothing in the server itself,
+    when it is no longer wanted: see `docs/fork-servers.md`.
     """
     import atexit  # noqa: F401
     import ctypes
     import gc
     import io  # noqa: F401
+    import resource  # noqa: F401
     import select
     import signal
     import socket
@@ -388,28 +401,180 @@ def serve(number: int) -> str | None:
     die_with_parent = 1
     os.setpgid(0, 0)
     system.prctl(die_with_parent, signal.SIGKILL, 0, 0, 0)
-    with socket.socket(fileno=descriptors[0]) as stream:
-        stream.sendall(os.getpid().to_bytes(4, "little"))
-        # Not where the task waits already.
-        if not select.select([stream], [], [], 0)[0]:
-            rehearsal.run()
-        with stream.makefile("rb") as file:
-            directory, stdout, stderr, *environment = read_strings(file)
-    for path, descriptor in ((stdout, 1), (stderr, 2)):
-        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(opened, descriptor)
-        os.close(opened)
-    os.chdir(directory)
-    # Most variables are the server's.
-    now = dict(os.environb)
-    for entry in environment:
-        variable, _, value = entry.partition(b"=")
-        if now.pop(variable, None) != value:
-            os.environb[variable] = value
-    for variable in now:
-        del os.environb[variable]
-    gc.enable()
-    return os.fsdecode(directory)
+    stream = descriptors[0]
+    os.write(stream, os.getpid().to_bytes(4, "little"))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    # Not where the task waits already.
+    if not select.select([stream], [], [], 0)[0]:
+        rehearsal.run(nowhere)
+    return Tasks(stream, nowhere)
+
+
+class Tasks:
+    """The tasks of a process that was forked: after the first others, as long as none leaves anything behind but modules
+    that it has imported, and these are what they would be if they were imported anew."""
+
+    def __init__(self, stream: int, nowhere: int) -> None:
+        os.set_inheritable(stream, False)
+        self.stream = os.fdopen(stream, "rb", closefd=False)
+        self.nowhere = nowhere
+        self.path = list(sys.path)
+        self.count = 0
+        #: Of the present task.
+        self.folder = ""
+        self.begun, self.begun_cpu = 0, 0
+        self.modules = set(sys.modules)
+        #: Where they come from, and what tells versions of that apart.
+        self.sources: dict[str, tuple[int, int]] = {}
+        self.traces, self.memory, _ = self.look()
+
+    def become_next(self) -> str:
+        """Waits for a task, and becomes its process; its directory. Ends the process when there is none."""
+        strings = read_strings(self.stream)
+        if strings is None:
+            import atexit
+
+            # Of modules; what calls have registered was run with these.
+            atexit._run_exitfuncs()
+            os._exit(0)
+        directory, stdout, stderr, *environment = strings
+        self.begun, self.begun_cpu = time.time_ns(), time.process_time_ns()
+        for path, descriptor in ((stdout, 1), (stderr, 2)):
+            opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            os.dup2(opened, descriptor)
+            os.close(opened)
+        os.chdir(directory)
+        # Most variables are the server's, or the former task's.
+        now = dict(os.environb)
+        for entry in environment:
+            variable, _, value = entry.partition(b"=")
+            if now.pop(variable, None) != value:
+                os.environb[variable] = value
+        for variable in now:
+            del os.environb[variable]
+        if self.count:
+            if any(version(source) != known for source, known in self.sources.items()):
+                os.execv(sys.executable, sys.orig_argv)
+            sys.path[:] = self.path
+            if "random" in sys.modules:
+                # One that was seeded by a call would repeat itself in the next.
+                sys.modules["random"].seed()
+        self.count += 1
+        self.folder = os.fsdecode(directory)
+        import gc
+
+        gc.enable()
+        return self.folder
+
+    def hand_in(self) -> bool:
+        """Says that the task has succeeded and that the next one may come; whether it may."""
+        imported = len(sys.modules) != len(self.modules)
+        if self.count >= MAX_TASKS or (imported and not self.take_note_of_modules()):
+            return False
+        traces, memory, highest = self.look()
+        if traces != self.traces:
+            if not imported or any(traces[name] != self.traces[name] for name in traces.keys() - LEFT_BY_MODULES):
+                return False
+            self.traces = traces
+        if imported:
+            self.memory = memory
+        if memory > min(self.memory + MAX_GROWTH_KIB, MAX_MEMORY_KIB):
+            return False
+        try:
+            # So that the next task's highest is its own.
+            write_file("/proc/self/clear_refs", b"5")
+            for descriptor in (1, 2):
+                os.dup2(self.nowhere, descriptor)
+            os.chdir("/")
+            cpu_ms = -(-(time.process_time_ns() - self.begun_cpu) // 1_000_000)
+            os.write(self.stream.fileno(), cpu_ms.to_bytes(4, "little") + highest.to_bytes(4, "little"))
+        except OSError:
+            return False
+        return True
+
+    def take_note_of_modules(self) -> bool:
+        """Of those that were loaded meanwhile; whether they can be used again."""
+        new = sys.modules.keys() - self.modules
+        self.modules.update(new)
+        for name in new:
+            file = getattr(sys.modules[name], "__file__", None)
+            if not file or (file.startswith(LIBRARY) and name.partition(".")[0] in sys.stdlib_module_names):
+                continue
+            # What came along with the task isn't there for the next.
+            if not os.path.isabs(file) or file.startswith(os.path.join(self.folder, "")):
+                return False
+            for installed in INSTALLED:
+                if installed in file:
+                    # Who installs something changes that folder.
+                    file = file[: file.index(installed) + len(installed)]
+            self.sources[file] = known = version(file)
+            if known[0] >= self.begun:
+                # It may have been loaded before it was changed.
+                return False
+        return True
+
+    def look(self) -> tuple[dict[str, object], int, int]:
+        """What calls may leave behind, as far as it can be seen; memory now and at the highest, in KiB."""
+        import _thread
+        import atexit
+        import resource
+        import signal
+
+        status = read_file("/proc/self/status")
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            children = True
+        except ChildProcessError:
+            children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt > 0
+        traces = {
+            "children": children,
+            "Python's threads": _thread._count(),
+            "threads": read_field(status, b"Threads:"),
+            "umask": read_field(status, b"Umask:"),
+            "signals, capabilities, processors": status[status.index(b"SigBlk:") : status.index(b"voluntary_ctxt")],
+            "files": os.listdir("/proc/self/fd"),
+            "limits": read_file("/proc/self/limits"),
+            "priority": os.getpriority(os.PRIO_PROCESS, 0),
+            "timer": signal.getitimer(signal.ITIMER_REAL),
+            "exit functions": atexit._ncallbacks(),
+            "streams": (sys.stdin, sys.stdout, sys.stderr, sys.stdout.closed, sys.stderr.closed),
+            "hooks": (sys.excepthook, sys.gettrace(), sys.getprofile(), len(sys.meta_path)),
+            "recursion": sys.getrecursionlimit(),
+            "classes by value": len(getattr(sys.modules.get(CLASSES[0]), CLASSES[1], ())),
+        }
+        return traces, int(read_field(status, b"VmRSS:")), int(read_field(status, b"VmHWM:"))
+
+
+def version(source: str) -> tuple[int, int]:
+    """What tells a file or a folder from what it was before."""
+    try:
+        found = os.stat(source)
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+def read_file(path: str) -> bytes:
+    """A small file of the kernel's."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(file, 1 << 16)
+    finally:
+        os.close(file)
+
+
+def write_file(path: str, data: bytes) -> None:
+    file = os.open(path, os.O_WRONLY)
+    try:
+        os.write(file, data)
+    finally:
+        os.close(file)
+
+
+def read_field(status: bytes, name: bytes) -> bytes:
+    """The first word behind a name."""
+    begin = status.index(name) + len(name)
+    return status[begin : begin + 40].split(None, 1)[0]
 
 
 class Rehearsal:
@@ -442,30 +607,49 @@ class Rehearsal:
         self.head = pickle.dumps(head, 4)
         self.entry = b2a_base64(pickle.dumps([pickle.dumps(((0,), {}), 5)], 4), newline=False)
 
-    def run(self) -> None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
+    def run(self, nowhere: int) -> None:
         os.environb[b"MILLGRID_ENTRY"] = self.entry
         Runner("", self.head, nowhere).run()
-        os.close(nowhere)
 
 
-def read_strings(file: Any) -> list[bytes]:
-    """A count, and so many byte strings, each behind its length. Ends the process where the stream ends."""
+def read_strings(file: Any) -> list[bytes] | None:
+    """A count, and so many byte strings, each behind its length. None where the stream ends."""
 
     def number() -> int:
         data = file.read(4)
         if len(data) < 4:
-            os._exit(0)
+            raise EOFError
         return int.from_bytes(data, "little")
 
-    return [file.read(number()) for _ in range(number())]
+    try:
+        return [file.read(number()) for _ in range(number())]
+    except EOFError:
+        return None
 
 
 def main() -> None:
     server = os.environ.get("MILLGRID_FORK_SERVER")
-    folder = serve(int(server)) if server else os.path.dirname(os.path.abspath(__file__))
-    if folder is None:
+    tasks = serve(int(server)) if server else None
+    if server and tasks is None:
         return
+    while True:
+        any_raised = run_task(tasks.become_next() if tasks else os.path.dirname(os.path.abspath(__file__)))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if any_raised or tasks is None or not tasks.hand_in():
+            break
+    import atexit
+
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Nothing is taken apart: every answer is written, and threads that a function left behind are not waited for.
+    os._exit(1 if any_raised else 0)
+
+
+def run_task(folder: str) -> bool:
+    """Runs its calls; whether it has failed. A task of several calls succeeds when each has its answer; one call fails
+    as its function does."""
     with open(os.path.join(folder, "call.head"), "rb") as file:
         head = file.read()
     # Nobody else writes to standard output: not the function, nor a program that it starts.
@@ -475,15 +659,8 @@ def main() -> None:
     # The directory of this file is no place for modules.
     sys.path[0] = ""
     any_raised = runner.run()
-    alone = runner.head["alone"]
-    import atexit
-
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # A task of several calls succeeds when each has its answer; one call fails as its function does. Nothing is taken
-    # apart: every answer is written, and threads that the function left behind are not waited for.
-    os._exit(1 if any_raised and alone else 0)
+    os.close(frames)
+    return any_raised and bool(runner.head["alone"])
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ impl Agent {
         let Some(record) = self.records.get_mut(&task.key) else { return };
         let Some(launch) = record.launch.take() else { return };
         let fork_server = launch.fork_server.as_ref().map(|server| server.id.clone()).unwrap_or_default();
+        let group = launch.fork_server.as_ref().map(|server| server.group.clone()).unwrap_or_default();
         let known = launch.fork_server.as_ref().is_none_or(|server| !self.servers_told.insert(server.id.clone()));
         let definition = launch.fork_server.as_ref().filter(|_| !known);
         let definition = definition.map(|server| server.definition(&self.config.state_dir));
@@ -101,6 +102,7 @@ impl Agent {
             cpu_milli: launch.resources.cpu_milli,
             memo: record.memo.encode_to_vec().into(),
             fork_server,
+            group,
             after: after.map(keeper::key),
         };
         if let Some(definition) = definition {

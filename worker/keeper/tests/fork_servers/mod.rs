@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use worker_keeper::protocol::{End, SetForkServer, Spawn, Stop, from_agent::Message, from_keeper};
+use worker_keeper::protocol::{End, Exited, SetForkServer, Spawn, Stop, from_agent::Message, from_keeper};
 
 use super::grid::{Keeper, exists, key, spawn, until};
 
@@ -10,10 +10,13 @@ const PROGRAM: &str = r#"
 import os, sys
 sys.path.insert(0, os.environ["RUNNER"])
 import runner
-if runner.serve(int(os.environ["MILLGRID_FORK_SERVER"])) is not None:
+tasks = runner.serve(int(os.environ["MILLGRID_FORK_SERVER"]))
+while tasks:
+    tasks.become_next()
     exec(os.environ["BODY"])
     sys.stdout.flush()
-    os._exit(0)
+    if "AGAIN" not in os.environ or not tasks.hand_in():
+        os._exit(0)
 "#;
 const RUNNER: &str = concat!("RUNNER=", env!("CARGO_MANIFEST_DIR"), "/../../python/src/millgrid/_calls");
 const PATH: &str = "PATH=/usr/local/bin:/usr/bin:/bin";
@@ -37,6 +40,14 @@ fn order(keeper: &Keeper, job: u64, body: &str) -> Spawn {
     let mut order = spawn(keeper, job, &["echo", "loaded"]);
     order.env.push(format!("BODY={body}").into());
     order.fork_server = "server".into();
+    order
+}
+
+/// One whose process does another task after it, if it comes from the server.
+fn order_with_another(keeper: &Keeper, job: u64, group: &'static str, body: &str) -> Spawn {
+    let mut order = order(keeper, job, body);
+    order.env.push("AGAIN=1".into());
+    order.group = group.into();
     order
 }
 
@@ -204,4 +215,147 @@ fn many_warm_tasks_end_each_once() {
     }
     let forked = (first..first + count).filter(|job| stdout(&keeper, *job).starts_with("forked")).count();
     assert!(forked as u64 > count * 9 / 10, "{forked}");
+}
+
+/// The process of a task from the server, and its end. Where a fork took too long the task came from elsewhere; then
+/// another one, of a number that is higher by 1,000.
+fn done_by(keeper: &mut Keeper, job: u64, body: &str) -> (String, Exited) {
+    done_in(keeper, job, "mine", body)
+}
+
+fn done_in(keeper: &mut Keeper, job: u64, group: &'static str, body: &str) -> (String, Exited) {
+    let order = order_with_another(keeper, job, group, &format!("print(os.getpid()); {body}"));
+    keeper.send([Message::Spawn(order)]);
+    let exited = keeper.exited(key(job));
+    let told = stdout(keeper, job).trim().to_owned();
+    if told == "loaded" { done_in(keeper, job + 1_000, group, body) } else { (told, exited) }
+}
+
+#[test]
+fn a_process_that_left_nothing_behind_does_the_next_task() {
+    let mut keeper = Keeper::start();
+    set(&mut keeper, PROGRAM);
+    warm(&mut keeper, 1);
+    let (first, exited) = done_by(&mut keeper, 20_001, "os.environ['MINE'] = '1'; os.chdir('/')");
+    assert_eq!((exited.end(), exited.exit_code, exited.signal), (End::ExitCode, 0, 0), "{exited:?}");
+    assert!(exited.max_memory_kib > 1_000, "{exited:?}");
+    assert!(exited.start_time_ms > 0 && exited.end_time_ms >= exited.start_time_ms, "{exited:?}");
+    let told = "print(os.getcwd(), 'MINE' in os.environ, end='')";
+    let (again, _) = done_by(&mut keeper, 20_002, told);
+    let directory = keeper.directory().canonicalize().unwrap();
+    assert_eq!(again, format!("{first}\n{} False", directory.to_str().unwrap()));
+
+    // Its end is an end as any other's when it is killed, or fails, and it is told once.
+    let (third, killed) = done_by(&mut keeper, 20_003, "sys.stdout.flush(); os.kill(os.getpid(), 9)");
+    assert_eq!((&*third, killed.end(), killed.signal), (&*first, End::Signal, libc::SIGKILL));
+    let (fourth, _) = done_by(&mut keeper, 20_004, "");
+    assert_ne!(fourth, first);
+    let (fifth, failed) = done_by(&mut keeper, 20_005, "sys.stdout.flush(); os._exit(7)");
+    assert_eq!((&*fifth, failed.end(), failed.exit_code), (&*fourth, End::ExitCode, 7));
+}
+
+#[test]
+fn tasks_of_different_groups_and_of_none_share_no_process() {
+    let mut keeper = Keeper::start();
+    set(&mut keeper, PROGRAM);
+    warm(&mut keeper, 1);
+    let mut processes = std::collections::BTreeSet::new();
+    for (job, group) in (20_001..).zip(["mine", "yours", "", "", "mine", "yours"]) {
+        let (process, exited) = done_in(&mut keeper, job, group, "");
+        assert_eq!((exited.end(), exited.exit_code), (End::ExitCode, 0), "{exited:?}");
+        processes.insert(process);
+    }
+    assert_eq!(processes.len(), 4, "{processes:?}");
+}
+
+#[test]
+fn the_highest_memory_of_a_task_is_its_own() {
+    let mut keeper = Keeper::start();
+    set(&mut keeper, PROGRAM);
+    warm(&mut keeper, 1);
+    let (first, large) = done_by(&mut keeper, 20_001, "data = bytearray(100 << 20); del data");
+    let (second, small) = done_by(&mut keeper, 20_002, "");
+    assert_eq!(first, second);
+    assert!(large.max_memory_kib > 100 << 10 && small.max_memory_kib < 50 << 10, "{large:?} {small:?}");
+}
+
+#[test]
+fn what_is_left_behind_ends_with_its_task() {
+    let mut keeper = Keeper::start();
+    set(&mut keeper, PROGRAM);
+    warm(&mut keeper, 1);
+    let traces = [
+        "import threading, time; threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()",
+        "import subprocess; subprocess.Popen(['sleep', '1000'])",
+        "import subprocess; subprocess.run(['true'])",
+        "kept = open('/dev/null')",
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+        "import signal; signal.alarm(1000)",
+        "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))",
+        "os.umask(0o77)",
+        "os.nice(1)",
+        "import atexit; atexit.register(print)",
+        "kept = bytearray(100 << 20)",
+        "sys.stdout = sys.stderr",
+        "sys.setrecursionlimit(5000)",
+    ];
+    for (job, body) in (20_001..).zip(traces) {
+        let (first, exited) = done_by(&mut keeper, 2 * job, body);
+        assert_eq!((exited.end(), exited.exit_code), (End::ExitCode, 0), "{body}: {exited:?}");
+        let (second, _) = done_by(&mut keeper, 2 * job + 1, "");
+        assert!(!first.is_empty() && first != second, "{body}");
+        until("its process is gone", || !exists(first.parse().unwrap()));
+    }
+}
+
+#[test]
+fn a_task_that_is_stopped_when_it_is_over_ends_once() {
+    let mut keeper = Keeper::start();
+    set(&mut keeper, PROGRAM);
+    warm(&mut keeper, 1);
+    for job in 20_001..20_101 {
+        let order = order_with_another(&keeper, job, "mine", "");
+        keeper.send([Message::Spawn(order)]);
+        keeper.started(key(job));
+        keeper.send([Message::Stop(Stop { key: Some(key(job)), immediately: true })]);
+        let exited = keeper.exited(key(job));
+        assert!(matches!(exited.end(), End::Stopped | End::ExitCode), "{exited:?}");
+    }
+    // Whatever became of them, the next is not ended in their place.
+    let (_, exited) = done_by(&mut keeper, 20_200, "");
+    assert_eq!((exited.end(), exited.exit_code), (End::ExitCode, 0), "{exited:?}");
+}
+
+#[test]
+fn nonsense_on_its_stream_is_no_end() {
+    let mut keeper = Keeper::start();
+    set(&mut keeper, PROGRAM);
+    warm(&mut keeper, 1);
+    let body =
+        "os.write(tasks.stream.fileno(), b'done'); sys.stdout.flush(); __import__('time').sleep(0.2); os._exit(5)";
+    let (_, exited) = done_by(&mut keeper, 20_001, body);
+    assert_eq!((exited.end(), exited.exit_code), (End::ExitCode, 5), "{exited:?}");
+}
+
+#[test]
+fn many_short_tasks_share_a_few_processes() {
+    let mut keeper = Keeper::start();
+    set(&mut keeper, PROGRAM);
+    warm(&mut keeper, 1);
+    let (first, count) = (20_000, 300);
+    let body = "print(os.getpid())";
+    let orders: Vec<Message> =
+        (first..first + count).map(|job| Message::Spawn(order_with_another(&keeper, job, "mine", body))).collect();
+    keeper.send(orders);
+    let mut ended = std::collections::BTreeSet::new();
+    while ended.len() < count as usize {
+        if let from_keeper::Message::Exited(exited) = keeper.receive() {
+            assert_eq!((exited.end(), exited.exit_code), (End::ExitCode, 0), "{exited:?}");
+            assert!(ended.insert(exited.key.unwrap().job_id));
+        }
+    }
+    let processes: std::collections::BTreeSet<String> =
+        (first..first + count).map(|job| stdout(&keeper, job)).collect();
+    assert!(processes.len() < 100, "{}", processes.len());
+    until("there are no more than it keeps", || processes_of(&keeper).len() <= 10);
 }
