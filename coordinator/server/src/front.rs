@@ -15,7 +15,7 @@ use coordinator_core::{allows, answered_anywhere, refusal};
 use futures::{Stream, stream};
 use proto::internal::{call_request, call_response};
 use tokio::time::{Instant, sleep_until};
-use tonic::{Code, Extensions, Status};
+use tonic::{Code, Extensions, Response, Status};
 
 use crate::{
     calls::{Call, Sink, Way, overloaded},
@@ -38,6 +38,9 @@ pub struct Front {
     member: Arc<Member>,
     stored: Arc<Stored>,
 }
+
+/// In the head of a stream: the address of the leader, where that is another coordinator.
+const LEADER: &str = "millgrid-leader";
 
 /// Messages for a caller.
 pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -100,6 +103,13 @@ impl Front {
 
     fn running(&self) -> Result<Arc<Running>, Status> {
         self.member.running()
+    }
+}
+
+/// Tells whoever is in a hurry, and knows its address, that they can go to the leader itself.
+fn name_leader<T>(running: &Running, response: &mut Response<T>) {
+    if let Some(Ok(leader)) = running.other_leader_address().map(str::parse) {
+        response.metadata_mut().insert(LEADER, leader);
     }
 }
 

@@ -99,6 +99,24 @@ impl Coordinators {
         }
     }
 
+    /// A connection to the coordinator at `url`, if that is one of ours and not where we are.
+    pub async fn elsewhere(&self, url: &str, here: &str) -> Option<(Channel, String)> {
+        let named = |endpoint: &&Endpoint| same(&endpoint.uri().to_string(), url);
+        let endpoint = self.endpoints.iter().find(named).filter(|_| !same(url, here))?;
+        match endpoint.connect().await {
+            Ok(channel) => Some((channel, endpoint.uri().to_string())),
+            Err(failure) => {
+                tracing::debug!(url, "no connection: {failure}");
+                None
+            }
+        }
+    }
+
+    /// The next stream of the session goes over this connection.
+    pub fn keep(&self, channel: (Channel, String)) {
+        *self.session.lock().expect("nothing panics under this lock") = Some(channel);
+    }
+
     /// A connection for calls beside the session's stream; kept until [`Self::discard`].
     async fn channel(&self) -> Result<Channel, Failure> {
         if let Some(channel) = self.calls.lock().expect("nothing panics under this lock").clone() {
@@ -114,6 +132,10 @@ impl Coordinators {
         self.next.fetch_add(1, Ordering::Relaxed);
         *self.calls.lock().expect("nothing panics under this lock") = None;
     }
+}
+
+fn same(one: &str, other: &str) -> bool {
+    one.trim_end_matches('/') == other.trim_end_matches('/')
 }
 
 /// A call that failed for good.

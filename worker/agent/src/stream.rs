@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use proto::v1::{WorkerMessage, worker_session_service_client::WorkerSessionServiceClient};
+use proto::v1::{
+    WorkerMessage, coordinator_message::Message, worker_session_service_client::WorkerSessionServiceClient,
+};
 use tokio::{sync::mpsc, task::AbortHandle};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic_types::StatusExt;
@@ -15,6 +17,9 @@ use crate::{
 
 /// The reason, in `ErrorInfo`, of a coordinator whose leader went away.
 const LEADER_CHANGED: &str = "LEADER_CHANGED";
+
+/// In the head of a stream: the address of the leader, where that is another coordinator, and there is room for us.
+const LEADER: &str = "millgrid-leader";
 
 /// Largest message taken from a coordinator: instructions carry the specs of new jobs.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -36,6 +41,10 @@ impl Stream {
         let task = tokio::spawn(async move {
             let elsewhere = match carry(number, elsewhere, &grid, outgoing, &events).await {
                 Ok(()) => true,
+                Err(End::Moved { endpoint }) => {
+                    tracing::debug!(stream = number, endpoint, "goes on at the leader itself");
+                    false
+                }
                 Err(End::NotConnected(failure)) => {
                     tracing::warn!(stream = number, "{failure}");
                     true
@@ -74,6 +83,10 @@ impl Drop for Stream {
 /// How a stream ends.
 enum End {
     NotConnected(Failure),
+    /// There is a connection to the leader itself.
+    Moved {
+        endpoint: String,
+    },
     Closed(tonic::Status),
 }
 
@@ -94,11 +107,29 @@ async fn carry(
     tracing::debug!(stream = number, endpoint, "connected");
     // The core speaks first, and a coordinator may answer the call itself only after it has listened.
     let _ = events.send(Event::Input(Input::StreamOpened { stream: number }));
-    let mut incoming = client.session(UnboundedReceiverStream::new(outgoing)).await.map_err(End::Closed)?.into_inner();
-    while let Some(message) = incoming.message().await.map_err(End::Closed)? {
-        if events.send(Event::Input(Input::Received { stream: number, message })).is_err() {
-            break;
+    let response = client.session(UnboundedReceiverStream::new(outgoing)).await.map_err(End::Closed)?;
+    let leader = response.metadata().get(LEADER).and_then(|url| url.to_str().ok()).unwrap_or_default().to_owned();
+    let mut incoming = response.into_inner();
+    let mut nearer = std::pin::pin!(grid.elsewhere(&leader, &endpoint));
+    let (mut open, mut asked, mut found) = (false, false, None);
+    loop {
+        tokio::select! {
+            message = incoming.message() => match message.map_err(End::Closed)? {
+                Some(message) => {
+                    open |= matches!(message.message, Some(Message::Opened(_)));
+                    if events.send(Event::Input(Input::Received { stream: number, message })).is_err() {
+                        return Ok(());
+                    }
+                }
+                None => return Ok(()),
+            },
+            connection = &mut nearer, if !asked => (asked, found) = (true, connection),
+        }
+        // Before the session stands here it can't go on there.
+        if open && let Some(connection) = found.take() {
+            let endpoint = connection.1.clone();
+            grid.keep(connection);
+            return Err(End::Moved { endpoint });
         }
     }
-    Ok(())
 }

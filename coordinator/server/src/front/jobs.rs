@@ -4,10 +4,7 @@ use proto::internal::{StreamConnect, call_request, call_response};
 use proto::v1::{job_service_server::JobService, *};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, Front, answers, logs, streams, unary};
-
-/// In the head of a watch: the address of the leader, where that is another coordinator.
-const LEADER: &str = "millgrid-leader";
+use super::{Answers, Front, answers, logs, name_leader, streams, unary};
 
 #[tonic::async_trait]
 impl JobService for Front {
@@ -90,10 +87,7 @@ impl JobService for Front {
             call_response::Response::WatchJobs(message) => Some(message),
             _ => None,
         }));
-        // Whoever is in a hurry can go there.
-        if let Some(Ok(leader)) = self.running()?.other_leader_address().map(str::parse) {
-            response.metadata_mut().insert(LEADER, leader);
-        }
+        name_leader(&*self.running()?, &mut response);
         Ok(response)
     }
 

@@ -8,11 +8,15 @@ use proto::v1::{
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, Front, unary};
+use super::{Answers, Front, name_leader, unary};
 use crate::{
     calls::{Call, Way},
     status,
 };
+
+/// Workers of a grid up to this size hold their sessions at the leader itself: a relay less for each start and each end.
+/// Those of larger ones are spread, so that the leader has few connections.
+const FEW_SESSIONS: u64 = 64;
 
 #[tonic::async_trait]
 impl WorkerSessionService for Front {
@@ -26,7 +30,12 @@ impl WorkerSessionService for Front {
         let call = self.open(&extensions, call_request::Request::WorkerConnect(WorkerConnect {})).await?;
         let (open, closed) = oneshot::channel();
         tokio::spawn(forward(messages, call.way(), closed));
-        Ok(Response::new(downstream(call, open)))
+        let mut response: Response<Self::SessionStream> = Response::new(downstream(call, open));
+        let running = self.running()?;
+        if running.figures().sessions <= FEW_SESSIONS {
+            name_leader(&running, &mut response);
+        }
+        Ok(response)
     }
 
     async fn fetch_blob(&self, request: Request<FetchBlobRequest>) -> Result<Response<FetchBlobResponse>, Status> {
