@@ -169,6 +169,28 @@ async fn a_new_time_limit_holds_for_what_runs_and_outlives_the_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_goes_on_at_the_leader_where_that_is_named() {
+    let mut moved = 0;
+    for leader in 0..2 {
+        let mut grid = Grid::start_led_by(leader, 2).await;
+        let _agent = grid.start_worker("");
+        let mut session = grid.session().await;
+        if session.at != leader {
+            let (next, open) = grid.connection().await;
+            let resume = open.resume.unwrap();
+            assert_eq!((next.at, resume.session, resume.connection), (leader, 1, 2));
+            next.open(1, 2, 0);
+            session = next;
+            moved += 1;
+        }
+        session.grant(1, command(&["true"]), &[key(1, 0)]);
+        let (_, ended) = session.ended().await;
+        assert_eq!(summary(&ended), (Cause::ExitCode, 0, 0));
+    }
+    assert_eq!(moved, 1, "a worker's first coordinator follows from its name");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_agent_goes_on_with_what_runs() {
     let mut grid = Grid::start().await;
     let agent = grid.start_worker("");

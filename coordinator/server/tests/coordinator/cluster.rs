@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, time::Instant};
 
 use proto::v1::{
     ClusterStatus, GetClusterStatusRequest, GetJobRequest, JobState, ListJobsRequest, Member, TransferLeaderRequest,
-    WatchJobsRequest, cluster_service_client::ClusterServiceClient, job_service_client::JobServiceClient,
+    WatchJobsRequest, WorkerMessage, cluster_service_client::ClusterServiceClient,
+    job_service_client::JobServiceClient, worker_session_service_client::WorkerSessionServiceClient,
 };
 use tonic::Code;
 
@@ -106,6 +107,23 @@ async fn any_front_takes_any_call_and_all_members_agree() {
     }
     for task in tasks {
         assert_eq!(task.await.unwrap(), 4);
+    }
+    nodes.into_iter().for_each(|node| drop(node.stop()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_of_a_small_grid_are_told_where_the_leader_is() {
+    let authority = Authority::new();
+    let nodes = three(&authority).await;
+    let leads = leader(&nodes).await;
+    let worker = authority.issue("millgrid", "worker", "w1");
+    for (position, node) in nodes.iter().enumerate() {
+        let channel = authority.connect(node.addresses.grpc.port(), Some(&worker)).await.unwrap();
+        let mut sessions = WorkerSessionServiceClient::new(channel);
+        let answered = sessions.session(tokio_stream::pending::<WorkerMessage>()).await.unwrap();
+        let named = answered.metadata().get("millgrid-leader").map(|url| url.to_str().unwrap());
+        let address = format!("https://{}", nodes[leads].addresses.grpc);
+        assert_eq!(named, (position != leads).then_some(&*address));
     }
     nodes.into_iter().for_each(|node| drop(node.stop()));
 }

@@ -1,4 +1,4 @@
-//! A coordinator that says exactly what a test says, and a real worker process with a real keeper.
+//! Coordinators that say exactly what a test says, and a real worker process with a real keeper.
 
 #![allow(clippy::unwrap_used, dead_code)]
 
@@ -36,10 +36,10 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 const S3_ACCESS_KEY: &str = "test";
 const S3_SECRET_KEY: &str = "test-secret";
 
-/// The fake coordinator.
+/// The fake coordinators.
 pub struct Grid {
     folder: tempfile::TempDir,
-    endpoint: String,
+    endpoints: Vec<String>,
     connections: UnboundedReceiver<Connection>,
 }
 
@@ -47,13 +47,19 @@ pub struct Grid {
 pub struct Connection {
     pub up: Streaming<WorkerMessage>,
     pub down: UnboundedSender<Result<CoordinatorMessage, Status>>,
+    /// Which of the coordinators it reached.
+    pub at: usize,
     /// Renewals are answered while this holds.
     pub renews: bool,
     /// Items that came and that the test hasn't asked for.
     items: Vec<(u64, ReportItem)>,
 }
 
+#[derive(Clone)]
 struct Service {
+    at: usize,
+    /// Address of the leader, if it is another one.
+    leader: Option<String>,
     connections: UnboundedSender<Connection>,
     blobs: PathBuf,
 }
@@ -67,9 +73,13 @@ impl WorkerSessionService for Service {
         request: Request<Streaming<WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (down, stream) = unbounded_channel();
-        let connection = Connection { up: request.into_inner(), down, renews: true, items: Vec::new() };
+        let connection = Connection { up: request.into_inner(), down, at: self.at, renews: true, items: Vec::new() };
         self.connections.send(connection).unwrap();
-        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(stream))))
+        let mut response: Response<Self::SessionStream> = Response::new(Box::pin(UnboundedReceiverStream::new(stream)));
+        if let Some(leader) = &self.leader {
+            response.metadata_mut().insert("millgrid-leader", leader.parse().unwrap());
+        }
+        Ok(response)
     }
 
     async fn fetch_blob(&self, request: Request<FetchBlobRequest>) -> Result<Response<FetchBlobResponse>, Status> {
@@ -83,6 +93,11 @@ impl WorkerSessionService for Service {
 
 impl Grid {
     pub async fn start() -> Self {
+        Self::start_led_by(0, 1).await
+    }
+
+    /// So many coordinators, which name one of them as their leader.
+    pub async fn start_led_by(leader: usize, count: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let pki = Pki::new();
         let (server_cert, server_key) = pki.issue("c1", true);
@@ -95,14 +110,20 @@ impl Grid {
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(server_cert, server_key))
             .client_ca_root(Certificate::from_pem(&pki.ca_pem));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("https://{}", listener.local_addr().unwrap());
         let (sender, connections) = unbounded_channel();
-        let service = WorkerSessionServiceServer::new(Service { connections: sender, blobs });
-        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-        let server = Server::builder().tls_config(tls).unwrap().add_service(service);
-        tokio::spawn(server.serve_with_incoming(incoming));
-        Self { folder, endpoint, connections }
+        let (mut listeners, mut endpoints) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            endpoints.push(format!("https://{}", listener.local_addr().unwrap()));
+            listeners.push(tokio_stream::wrappers::TcpListenerStream::new(listener));
+        }
+        for (at, incoming) in listeners.into_iter().enumerate() {
+            let leader = (at != leader).then(|| endpoints[leader].clone());
+            let service = Service { at, leader, connections: sender.clone(), blobs: blobs.clone() };
+            let mut server = Server::builder().tls_config(tls.clone()).unwrap();
+            tokio::spawn(server.add_service(WorkerSessionServiceServer::new(service)).serve_with_incoming(incoming));
+        }
+        Self { folder, endpoints, connections }
     }
 
     /// Stores a blob; its hash.
@@ -150,7 +171,7 @@ impl Grid {
         let config = format!(
             "name = 'w1'\npool = 'local'\nendpoints = ['{}']\nca = '{at}/ca.pem'\ncert = '{at}/w.pem'\n\
              key = '{at}/w.key'\nstate_dir = '{at}/state'\ncpus = 2\nmemory = '1G'\n{extra}",
-            self.endpoint
+            self.endpoints.join("', '")
         );
         let path = self.folder.path().join("worker.toml");
         fs::write(&path, config).unwrap();
