@@ -160,7 +160,10 @@ impl Member {
         let (mut log, contents) = MemoryLog::open(log, &self.owner, LogSettings { segment_bytes: 64 << 10 })?;
         log.volume_mut().set_sync_lies(false);
         let mut snapshots = MemorySnapshots::open(snapshots)?;
-        let recovered = recover(contents, &mut snapshots)?;
+        let mut recovered = recover(contents, &mut snapshots)?;
+        if plant == Some(Plant::VoteLost) {
+            recovered.hard_state.vote = 0;
+        }
         let (index, state) = match &recovered.snapshot {
             Some(metadata) => (metadata.index, decode(&snapshots.load(metadata)?)),
             None => (0, State::new()),

@@ -28,11 +28,15 @@ pub enum Plant {
     SessionsOutlive,
     /// A keeper starts at once what it was to start after another.
     KeeperHurries,
+    /// A replica that comes back has forgotten for whom it voted.
+    VoteLost,
+    /// A worker says that a process has ended when it was only told to, so that its room is given away.
+    CapacityFreedAtCancel,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::NoFence,
         Self::AckBeforeFsync,
         Self::NoFsyncAtStart,
@@ -45,6 +49,8 @@ impl Plant {
         Self::GrantsLost,
         Self::SessionsOutlive,
         Self::KeeperHurries,
+        Self::VoteLost,
+        Self::CapacityFreedAtCancel,
     ];
 
     /// Whether it changes what a leader proposes.
@@ -61,7 +67,9 @@ impl Plant {
             | Self::FollowerAnswers
             | Self::DifferingRecord
             | Self::SegmentsUnstored
-            | Self::KeeperHurries => false,
+            | Self::KeeperHurries
+            | Self::VoteLost
+            | Self::CapacityFreedAtCancel => false,
         }
     }
 
@@ -80,6 +88,8 @@ impl Plant {
             Self::GrantsLost => "grants-lost",
             Self::SessionsOutlive => "sessions-outlive",
             Self::KeeperHurries => "keeper-hurries",
+            Self::VoteLost => "vote-lost",
+            Self::CapacityFreedAtCancel => "capacity-freed-at-cancel",
         }
     }
 

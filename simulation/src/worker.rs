@@ -149,6 +149,11 @@ impl Worker {
         self.processes.insert(task.key, Process { adopted: adopted(task, now_us), started_us: now_us, exit_code });
     }
 
+    /// Drops an end that was acknowledged.
+    pub(crate) fn forget(&mut self, key: Key) {
+        self.processes.remove(&key).filter(Process::alive).map(|process| self.processes.insert(key, process));
+    }
+
     pub(crate) fn lives(&self, key: &Key) -> bool {
         self.orders.contains_key(key) || self.processes.get(key).is_some_and(Process::alive)
     }

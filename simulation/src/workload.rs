@@ -34,6 +34,12 @@ pub(crate) enum Faults {
     All,
 }
 
+impl Faults {
+    pub(crate) fn of_coordinators(self) -> bool {
+        matches!(self, Self::OfCoordinators | Self::All)
+    }
+}
+
 /// Queues that are kept saturated.
 #[derive(Debug, Clone)]
 pub(crate) struct Saturation {

@@ -69,6 +69,7 @@ pub(crate) enum Event {
     GiveUp { client: usize, operation: u64, call: CallId },
     Ghost { session: u64, key: AttemptKey },
     Fault,
+    VoterDies { member: usize, boot: u64 },
     Restart { member: usize },
     PowerOfAll,
     RestartAgent { worker: usize },
@@ -267,6 +268,7 @@ impl World {
             | Event::GiveUp { .. }
             | Event::Ghost { .. }
             | Event::Fault
+            | Event::VoterDies { .. }
             | Event::Restart { .. }
             | Event::PowerOfAll
             | Event::RestartAgent { .. }
@@ -368,6 +370,8 @@ impl World {
                     self.fault();
                 }
             }
+            Event::VoterDies { member, boot } if self.runs(member, boot) => self.voter_dies(member),
+            Event::VoterDies { .. } => {}
             Event::Restart { member } => self.restart(member),
             // The last fault may have been its beginning: then there is peace already.
             Event::PowerOfAll if self.peaceful => {}

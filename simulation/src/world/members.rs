@@ -14,6 +14,9 @@ use crate::{
     worker::Worker,
 };
 
+/// The `MsgRequestVoteResponse` of raft.
+const VOTE: u32 = 6;
+
 impl World {
     pub(super) fn runs(&self, member: usize, boot: u64) -> bool {
         self.members[member].boot == boot && self.members[member].process.is_some()
@@ -35,6 +38,14 @@ impl World {
         let first_us = self.random.below(TICK_US);
         self.after(first_us, Event::MemberTick { member, boot });
         self.drive_member(member);
+    }
+
+    /// One that has just voted goes, and is back while others still ask for votes.
+    pub(super) fn voter_dies(&mut self, member: usize) {
+        self.count("voter died");
+        self.crash_member(member, false);
+        let back_us = 1_000 + self.random.skewed(200_000);
+        self.after(back_us, Event::Restart { member });
     }
 
     /// Replaces an older release by the newest.
@@ -69,7 +80,13 @@ impl World {
         let (id, boot) = (self.members[member].id, self.members[member].boot);
         for wish in wishes {
             match wish {
-                Wish::Send(message) => self.send_peer(member, message),
+                Wish::Send(message) => {
+                    let votes = message.kind == VOTE && !message.reject;
+                    self.send_peer(member, message);
+                    if votes && !self.peaceful && self.workload.faults().of_coordinators() && self.random.chance(300) {
+                        self.after(0, Event::VoterDies { member, boot });
+                    }
+                }
                 Wish::SendSnapshot { message, content } => {
                     let delay_us = 10_000 + self.random.skewed(500_000);
                     self.after(delay_us, Event::SnapshotArrives { from: member, boot, message, content });

@@ -115,6 +115,10 @@ impl World {
                 let delay_us = if immediately { 0 } else { self.random.skewed(3_000_000) };
                 let machine = self.workers[worker].machine;
                 self.after(delay_us, Event::ProcessEnds { worker, machine, key, end: End::Stopped });
+                if self.plant == Some(Plant::CapacityFreedAtCancel) {
+                    let exit = worker_core::Exit { end: End::Stopped, ..worker_core::Exit::default() };
+                    self.tell_later(worker, worker_core::Input::Exited { key, exit });
+                }
             }
             Wanted::StageOut { key } => {
                 let delay_us = self.random.skewed(2_000_000);
@@ -142,7 +146,7 @@ impl World {
             }
             Wanted::Forget { keys } => {
                 for key in keys {
-                    self.workers[worker].processes.remove(&key);
+                    self.workers[worker].forget(key);
                 }
             }
             // Its processes end by themselves.
