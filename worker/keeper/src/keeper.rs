@@ -176,7 +176,7 @@ impl Keeper<'_> {
             _ => {}
         }
         let came = |number: usize| files.get(number).is_some_and(|file| !file.revents().is_empty());
-        let (woken, connecting, woken_soon, handed_in, talking) = (came(0), came(2), came(3), came(4), came(5));
+        let (woken, connecting, woken_soon, saying, talking) = (came(0), came(2), came(3), came(4), came(5));
         drop(files);
         if woken {
             self.shared.woken();
@@ -184,8 +184,8 @@ impl Keeper<'_> {
         if woken_soon {
             self.shared.woken_soon();
         }
-        if handed_in {
-            self.take_back();
+        if saying {
+            self.hear_tasks();
         }
         if talking && self.listen().is_err() {
             self.disconnect();
@@ -196,12 +196,12 @@ impl Keeper<'_> {
         Ok(())
     }
 
-    /// Hears which forked tasks are over.
-    fn take_back(&self) {
+    /// Hears what forked tasks say: that they are over.
+    fn hear_tasks(&self) {
         let heard = self.shared.heard();
         let now = boottime_ms();
         let mut table = self.shared.lock();
-        heard.into_iter().for_each(|pid| table.handed_in(pid, now));
+        heard.into_iter().for_each(|pid| table.hear(pid, now));
         let orders = table.orders();
         drop(table);
         self.shared.wake_spawners(orders);

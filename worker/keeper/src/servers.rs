@@ -16,7 +16,7 @@ mod keeping;
 mod spares;
 
 pub(crate) use keeping::run;
-pub(crate) use spares::{Lent, Spare};
+pub(crate) use spares::{Lent, Spare, Word};
 
 use std::{
     collections::HashMap,
@@ -25,6 +25,8 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
+    sync::LazyLock,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -32,7 +34,7 @@ use bytes::Bytes;
 
 use crate::{
     clock::boottime_ms,
-    process::{self, Reaped},
+    process,
     protocol::{SetForkServer, Spawn},
     shared::Shared,
 };
@@ -58,7 +60,7 @@ const PATIENCE_FOR_FORK_MS: u64 = 5_000;
 const PATIENCE_FOR_SPARE: Duration = Duration::from_millis(250);
 /// A spare is made when none was wanted for so long: the one that became a task may come back, and be wanted next.
 const RETURN_MS: u64 = 10;
-/// Of one server.
+/// Of one server: as many as there are processors, but not more than this.
 const MAX_SPARES: usize = 8;
 /// Those that had tasks end when nobody wanted them for so long: they may have much in memory.
 const IDLE_SPARE_MS: u64 = 10_000;
@@ -147,6 +149,12 @@ impl Drop for Process {
     }
 }
 
+fn max_spares() -> usize {
+    static COUNT: LazyLock<usize> =
+        LazyLock::new(|| thread::available_parallelism().map_or(2, usize::from).clamp(2, MAX_SPARES));
+    *COUNT
+}
+
 impl Servers {
     /// Takes note of a server; nothing is started before it is wanted.
     pub fn set(&mut self, definition: SetForkServer, now_ms: u64) {
@@ -193,13 +201,9 @@ impl Servers {
         self.lent.insert(lent.pid(), lent);
     }
 
-    /// There is something to read on the stream of a spare that became a task's: what that has used, if it is over.
-    pub fn hear(&mut self, pid: i32) -> Option<Reaped> {
-        let used = self.lent.get(&pid)?.hear();
-        if used.is_none() {
-            self.let_go(pid);
-        }
-        used
+    /// There is something to read on the stream of a spare that became a task's.
+    pub fn hear(&self, pid: i32) -> Word {
+        self.lent.get(&pid).map_or(Word::Nothing, Lent::hear)
     }
 
     /// The process of a task that is over is a spare again, if one is wanted; whether it is.
@@ -210,7 +214,7 @@ impl Servers {
         if !lent.may_return() {
             return false;
         }
-        if spares.len() >= MAX_SPARES {
+        if spares.len() >= max_spares() {
             spares.remove(0);
         }
         self.pids.insert(pid, lent.server().clone());

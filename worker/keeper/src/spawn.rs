@@ -89,7 +89,13 @@ pub(crate) fn spawn(
     }
     // SAFETY: written by the new process, behind the compiler's back, before this thread went on.
     let failed = unsafe { ptr::read_volatile(&birth.failed) };
-    Ok(Spawned { pid, failure: failed.map(|(step, errno)| explain(prepared, step, errno)) })
+    Ok(Spawned {
+        pid,
+        failure: failed.map(|(step, errno)| {
+            let command = String::from_utf8_lossy(prepared.command());
+            explain(&command, &prepared.directory.to_string_lossy(), step, errno)
+        }),
+    })
 }
 
 struct Birth<'a> {
@@ -101,8 +107,9 @@ struct Birth<'a> {
     failed: Option<(Step, c_int)>,
 }
 
+/// What is done before a process is a task's.
 #[derive(Debug, Clone, Copy)]
-enum Step {
+pub(crate) enum Step {
     Group,
     Cgroup,
     Orphaned,
@@ -233,10 +240,10 @@ fn errno() -> c_int {
     unsafe { *libc::__errno_location() }
 }
 
-fn explain(prepared: &Prepared, step: Step, errno: c_int) -> (End, String) {
+/// Why one that failed there did not start, as the agent is told.
+pub(crate) fn explain(command: &str, directory: &str, step: Step, errno: c_int) -> (End, String) {
     let reason = io::Error::from_raw_os_error(errno);
     let of_machine = matches!(errno, libc::ENOMEM | libc::EAGAIN | libc::EMFILE | libc::ENFILE | libc::EIO);
-    let command = String::from_utf8_lossy(prepared.command());
     match step {
         Step::Program if of_machine => (End::NotStarted, format!("cannot load `{command}`: {reason}")),
         Step::Program if matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG) => {
@@ -244,7 +251,6 @@ fn explain(prepared: &Prepared, step: Step, errno: c_int) -> (End, String) {
         }
         Step::Program => (End::CommandNotExecutable, format!("`{command}` cannot be executed: {reason}")),
         Step::Directory if !of_machine => {
-            let directory = prepared.directory.to_string_lossy();
             (End::CommandNotExecutable, format!("cannot change to directory `{directory}`: {reason}"))
         }
         step => (End::NotStarted, format!("cannot prepare the process ({step:?}): {reason}")),

@@ -4,6 +4,7 @@
 //! until just before it is reaped, so what is signalled under the lock is never a stranger.
 
 mod ahead;
+mod ends;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -14,8 +15,7 @@ use crate::{
     board::{Board, PLACES},
     cgroup::Slot,
     clock::wall_ms,
-    frames,
-    process::{self, Reaped},
+    frames, process,
     protocol::{
         End, Exited, Expired, FromKeeper, Key, Process as Listed, SetSession, SetTimeLimit, Spawn, Started, Stop,
         Welcome, from_keeper::Message as ToAgent,
@@ -347,78 +347,6 @@ impl Table {
         self.pids.contains_key(&pid)
             || self.servers.knows(pid)
             || self.making.first().is_none_or(|oldest| *oldest > newest)
-    }
-
-    /// A main process has ended, and has not been reaped: kills what it left, reaps it and tells the agent.
-    ///
-    /// False when it was no task's.
-    pub fn reap(&mut self, pid: i32, now_ms: u64) -> bool {
-        process::signal_group(pid, libc::SIGKILL);
-        let Some(key) = self.pids.remove(&pid) else {
-            let _ = process::reap(pid);
-            self.servers.reaped(pid, now_ms);
-            return false;
-        };
-        self.servers.let_go(pid);
-        // Only an id that is no child of ours could fail, and `pids` has none of these.
-        let unknown = Reaped { exit_code: 0, signal: libc::SIGKILL, cpu_ms: 0, max_memory_kib: 0 };
-        self.ended(key, || process::reap(pid).unwrap_or(unknown), now_ms);
-        true
-    }
-
-    /// There is something to read on the stream of a forked task. Where it says that it has succeeded and left nothing
-    /// behind, that is its end, and its process is a spare again.
-    pub fn handed_in(&mut self, pid: i32, now_ms: u64) {
-        let Some(used) = self.servers.hear(pid) else { return };
-        let Some(key) = self.pids.get(&pid).copied() else { return };
-        // Limits by cgroup are for all that a process ever touched. And one that was signalled may still end of that.
-        let fit = matches!(
-            self.processes.get(&key),
-            Some(Process { signal: 0, reason: None, phase: Phase::Running { failure: None, slot: None, .. }, .. })
-        );
-        if fit && self.servers.take_back(pid, now_ms) {
-            self.pids.remove(&pid);
-            self.ended(key, || used, now_ms);
-        } else {
-            // Then it ends, and that is the task's end.
-            self.servers.let_go(pid);
-        }
-    }
-
-    /// A running task is over. What it has used is asked for when the board no longer has its process, whose id may
-    /// be anyone's from then on.
-    fn ended(&mut self, key: Key, used: impl FnOnce() -> Reaped, now_ms: u64) {
-        let Some(process) = self.processes.get_mut(&key) else { return };
-        let Phase::Running { failure, slot, .. } = std::mem::replace(&mut process.phase, Phase::Starting) else {
-            return;
-        };
-        let (place, timer) = (process.place, process.timer.take());
-        let (start_time_ms, run_ms) = (process.start_time_ms, now_ms.saturating_sub(process.start_boot_ms));
-        let mut reason = process.reason;
-        if slot.is_some_and(Slot::release_and_was_out_of_memory) {
-            reason = Some(reason.unwrap_or(End::OutOfMemory));
-        }
-        if let Some(due) = timer {
-            self.timers.remove(&(due, key));
-        }
-        self.free_place(place);
-        let used = used();
-        let exited = match failure {
-            Some((end, detail)) => Exited { end: end.into(), detail, ..Exited::default() },
-            None => Exited {
-                key: Some(key),
-                end: reason.unwrap_or(if used.signal == 0 { End::ExitCode } else { End::Signal }).into(),
-                exit_code: used.exit_code,
-                signal: used.signal,
-                start_time_ms,
-                end_time_ms: wall_ms(),
-                run_ms,
-                cpu_ms: used.cpu_ms,
-                max_memory_kib: used.max_memory_kib,
-                detail: String::new(),
-            },
-        };
-        self.finish(key, exited);
     }
 
     /// Main process, key and limit of those whose memory has to be watched.

@@ -41,6 +41,8 @@ LIBRARY = os.path.join(os.path.dirname(os.__file__), "")
 INSTALLED = "/site-packages/", "/dist-packages/"
 #: What modules may change when they are imported.
 LEFT_BY_MODULES = {"threads", "exit functions", "hooks"}
+#: What a forked process tells its keeper.
+OVER, NO_OUTPUT, NO_DIRECTORY = range(3)
 #: Where cloudpickle keeps classes that came by value.
 CLASSES = "cloudpickle.cloudpickle", "_DYNAMIC_CLASS_TRACKER_BY_ID"
 
@@ -439,11 +441,17 @@ class Tasks:
             os._exit(0)
         directory, stdout, stderr, *environment = strings
         self.begun, self.begun_cpu = time.time_ns(), time.process_time_ns()
-        for path, descriptor in ((stdout, 1), (stderr, 2)):
-            opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            os.dup2(opened, descriptor)
-            os.close(opened)
-        os.chdir(directory)
+        word = NO_OUTPUT
+        try:
+            for path, descriptor in ((stdout, 1), (stderr, 2)):
+                opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            word = NO_DIRECTORY
+            os.chdir(directory)
+        except OSError as error:
+            self.say(word, error.errno or 0, 0)
+            os._exit(1)
         # Most variables are the server's, or the former task's.
         now = dict(os.environb)
         for entry in environment:
@@ -483,14 +491,16 @@ class Tasks:
         try:
             # So that the next task's highest is its own.
             write_file("/proc/self/clear_refs", b"5")
-            for descriptor in (1, 2):
-                os.dup2(self.nowhere, descriptor)
-            os.chdir("/")
-            cpu_ms = -(-(time.process_time_ns() - self.begun_cpu) // 1_000_000)
-            os.write(self.stream.fileno(), cpu_ms.to_bytes(4, "little") + highest.to_bytes(4, "little"))
+            self.say(OVER, -(-(time.process_time_ns() - self.begun_cpu) // 1_000_000), highest)
         except OSError:
             return False
+        for descriptor in (1, 2):
+            os.dup2(self.nowhere, descriptor)
+        os.chdir("/")
         return True
+
+    def say(self, *numbers: int) -> None:
+        os.write(self.stream.fileno(), b"".join(number.to_bytes(4, "little") for number in numbers))
 
     def take_note_of_modules(self) -> bool:
         """Of those that were loaded meanwhile; whether they can be used again."""

@@ -12,7 +12,11 @@ use std::{
 use bytes::Bytes;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 
-use crate::{process::Reaped, protocol::Spawn};
+use crate::{
+    process::Reaped,
+    protocol::{End, Spawn},
+    spawn::{Step, explain},
+};
 
 /// A spare reads what it becomes at once, or something is wrong with it.
 const PATIENCE_FOR_READER: Duration = Duration::from_secs(5);
@@ -29,10 +33,24 @@ pub(crate) struct Spare {
     pub since_ms: u64,
 }
 
-/// A spare that became a task's process. When that task has succeeded and left nothing behind, it may say so: cpu
-/// time in milliseconds and the highest memory in KiB that the task used, each a number of four bytes.
+/// A spare that became a task's process.
 #[derive(Debug)]
-pub(crate) struct Lent(Spare);
+pub(crate) struct Lent {
+    spare: Spare,
+    /// The task's.
+    directory: String,
+}
+
+/// What such a process says, in three numbers of four bytes: which of these it is, and what is named there.
+pub(crate) enum Word {
+    /// 0, cpu time in milliseconds, memory in KiB: its task has succeeded and left nothing behind.
+    Over(Reaped),
+    /// It can't become the task's, and ends: 1, an error number, 0: it can't open what that writes to. 2, an error
+    /// number, 0: it can't enter its directory.
+    Unable(End, String),
+    /// Nothing that was agreed, or that it will say nothing more.
+    Nothing,
+}
 
 /// Asks a server for a spare; the stream on which that will speak.
 pub(super) fn ask(control: &UnixStream) -> io::Result<UnixStream> {
@@ -67,7 +85,10 @@ impl Spare {
             request.extend_from_slice(string);
         }
         match self.stream.write_all(&request) {
-            Ok(()) => Ok(Lent(Self { group: spawn.group.clone(), ..self })),
+            Ok(()) => {
+                let spare = Self { group: spawn.group.clone(), ..self };
+                Ok(Lent { spare, directory: spawn.directory.clone() })
+            }
             Err(_) => Err(self),
         }
     }
@@ -75,36 +96,46 @@ impl Spare {
 
 impl Lent {
     pub fn pid(&self) -> i32 {
-        self.0.pid
+        self.spare.pid
     }
 
     pub fn server(&self) -> &Bytes {
-        &self.0.server
+        &self.spare.server
     }
 
     /// Readable when it has something to say, or will say nothing more.
     pub fn stream(&self) -> BorrowedFd<'_> {
-        self.0.stream.as_fd()
+        self.spare.stream.as_fd()
     }
 
-    /// What its task has used, once it says that this is over.
-    pub fn hear(&self) -> Option<Reaped> {
-        let mut said = [0; 8];
-        // Eight bytes that are written at once arrive at once; anything else is not what was agreed.
-        let (length, _) = recv(&self.0.stream, &mut said[..], RecvFlags::DONTWAIT).ok()?;
-        let [a, b, c, d, e, f, g, h] = said;
-        let (cpu_ms, memory_kib) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
-        let used = Reaped { exit_code: 0, signal: 0, cpu_ms: cpu_ms.into(), max_memory_kib: memory_kib.into() };
-        (length == said.len()).then_some(used)
+    /// What it says.
+    pub fn hear(&self) -> Word {
+        let mut said = [0; 12];
+        // What is written at once arrives at once.
+        let length = recv(&self.spare.stream, &mut said[..], RecvFlags::DONTWAIT).map_or(0, |(length, _)| length);
+        let number =
+            |at: usize| said.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let unable = |step, errno: u32| {
+            let (end, detail) = explain("", &self.directory, step, errno.cast_signed());
+            Word::Unable(end, detail)
+        };
+        match (length, [number(0), number(4), number(8)]) {
+            (12, [0, cpu_ms, kib]) => {
+                Word::Over(Reaped { exit_code: 0, signal: 0, cpu_ms: cpu_ms.into(), max_memory_kib: kib.into() })
+            }
+            (12, [1, errno, _]) => unable(Step::Stdout, errno),
+            (12, [2, errno, _]) => unable(Step::Directory, errno),
+            _ => Word::Nothing,
+        }
     }
 
     /// Whether another task may follow.
     pub fn may_return(&self) -> bool {
-        !self.0.group.is_empty()
+        !self.spare.group.is_empty()
     }
 
     /// It waits for its next task.
     pub fn back(self, now_ms: u64) -> Spare {
-        Spare { since_ms: now_ms, ..self.0 }
+        Spare { since_ms: now_ms, ..self.spare }
     }
 }

@@ -327,6 +327,28 @@ fn a_task_that_is_stopped_when_it_is_over_ends_once() {
 }
 
 #[test]
+fn a_process_that_cannot_become_its_task_says_why_as_any_other() {
+    let mut keeper = Keeper::start();
+    set(&mut keeper, PROGRAM);
+    let missing = || "/no/such/place".to_owned();
+    for (job, forked) in [(20_001, false), (20_002, true)] {
+        if forked {
+            warm(&mut keeper, 1);
+        }
+        let nowhere = Spawn { directory: missing(), ..order(&keeper, job, "") };
+        keeper.send([Message::Spawn(nowhere)]);
+        let exited = keeper.exited(key(job));
+        assert_eq!((exited.end(), exited.exit_code), (End::CommandNotExecutable, 0), "{exited:?}");
+        assert!(exited.detail.contains("cannot change to directory `/no/such/place`"), "{exited:?}");
+        let mute = Spawn { stdout_path: missing(), ..order(&keeper, job + 10, "") };
+        keeper.send([Message::Spawn(mute)]);
+        let exited = keeper.exited(key(job + 10));
+        assert_eq!((exited.end(), exited.exit_code), (End::NotStarted, 0), "{exited:?}");
+        assert!(exited.detail.contains("Stdout"), "{exited:?}");
+    }
+}
+
+#[test]
 fn nonsense_on_its_stream_is_no_end() {
     let mut keeper = Keeper::start();
     set(&mut keeper, PROGRAM);
@@ -344,8 +366,13 @@ fn many_short_tasks_share_a_few_processes() {
     warm(&mut keeper, 1);
     let (first, count) = (20_000, 300);
     let body = "print(os.getpid())";
-    let orders: Vec<Message> =
-        (first..first + count).map(|job| Message::Spawn(order_with_another(&keeper, job, "mine", body))).collect();
+    // Two at a time, each started by the end of one before.
+    let orders: Vec<Message> = (first..first + count)
+        .map(|job| {
+            let after = (job >= first + 2).then(|| key(job - 2));
+            Message::Spawn(Spawn { after, ..order_with_another(&keeper, job, "mine", body) })
+        })
+        .collect();
     keeper.send(orders);
     let mut ended = std::collections::BTreeSet::new();
     while ended.len() < count as usize {
