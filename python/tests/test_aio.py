@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Coroutine
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import millgrid
 from calls import add
+from millgrid._aio import AsyncJob
 
 
 def run(client: millgrid.Client, body: Any) -> None:
@@ -65,5 +67,24 @@ def test_flows_and_calls(client: millgrid.Client) -> None:
         calls = millgrid.remote(client=client)(add).map([1, 2])
         assert await (await c.job(calls.id)).results() == [1, 2]
         assert len(await c.workers()) == 2 and await c.queues() and await c.leader()
+
+    run(client, body)
+
+
+def test_every_name_is_there() -> None:
+    def names(one: type) -> set[str]:
+        return {name for name in dir(one) if not name.startswith("_")}
+
+    assert names(millgrid.Job) <= names(AsyncJob)
+    # `async with` is what closes it.
+    assert names(millgrid.Client) - {"close"} <= names(millgrid.AsyncClient)
+
+
+def test_progress_is_shown_until_the_end(client: millgrid.Client) -> None:
+    async def body(c: millgrid.AsyncClient) -> None:
+        job = await c.submit("true", array=3)
+        shown = io.StringIO()
+        assert await job.progress(file=shown) is job
+        assert "3/3" in shown.getvalue() and await job.task_count == 3
 
     run(client, body)

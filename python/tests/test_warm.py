@@ -137,6 +137,14 @@ def seeded(seed: int | None) -> tuple[int, float]:
     return os.getpid(), random.random()
 
 
+def seeded_numpy(seed: int | None) -> tuple[int, float]:
+    import numpy
+
+    if seed is not None:
+        numpy.random.seed(seed)
+    return os.getpid(), float(numpy.random.random())
+
+
 @pytest.mark.parametrize("call", [who, import_of_pythons_own, import_from_elsewhere])
 def test_a_process_that_has_nothing_left_of_its_call_makes_the_next(
     client: millgrid.DevClient, call: Callable[[], int]
@@ -177,10 +185,13 @@ def test_a_process_that_has_something_left_ends_with_its_call(client: millgrid.D
         assert not {int(pid) for pid in found} & {ex.submit(who).result(60) for _ in range(6)}
 
 
-def test_a_seed_holds_for_its_call_alone(client: millgrid.DevClient) -> None:
+@pytest.mark.parametrize("call", [seeded, seeded_numpy])
+def test_a_seed_holds_for_its_call_alone(
+    client: millgrid.DevClient, call: Callable[[int | None], tuple[int, float]]
+) -> None:
     with client.executor() as ex:
         warm(ex)
-        found = [ex.submit(seeded, seed).result(60) for seed in [7, None] * 10]
+        found = [ex.submit(call, seed).result(60) for seed in [7, None] * 10]
     assert len({number for _, number in found[::2]}) == 1
     assert len({number for _, number in found[1::2]}) == 10
     assert len({pid for pid, _ in found}) < 20, "not one process made two calls, so that this showed nothing"

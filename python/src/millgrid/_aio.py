@@ -46,6 +46,11 @@ class AsyncJob:
         """To be awaited: its state now."""
         return asyncio.to_thread(lambda: self.sync.state)
 
+    @property
+    def task_count(self) -> Awaitable[int]:
+        """To be awaited: how many tasks it has."""
+        return asyncio.to_thread(lambda: self.sync.task_count)
+
     async def info(self) -> JobInfo:
         """The job as it stands now."""
         return await asyncio.to_thread(self.sync.info)
@@ -96,6 +101,11 @@ class AsyncJob:
             raise WaitTimeout(message, hint=hint, reason="TIMEOUT") from None
         finally:
             subscription.close()
+        return self
+
+    async def progress(self, **options: Any) -> AsyncJob:
+        """Shows how its tasks go on until it has ended; options are those of `Job.progress`."""
+        await asyncio.to_thread(lambda: self.sync.progress(**options))
         return self
 
     async def raise_for_status(self) -> AsyncJob:

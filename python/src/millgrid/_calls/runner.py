@@ -34,7 +34,9 @@ MAGIC = b"millgrid1"
 #: Tasks of one process.
 MAX_TASKS = 1_000
 #: A process that has grown by more than this, but for modules, or to more than that, ends with its task.
-MAX_GROWTH_KIB, MAX_MEMORY_KIB = 16 << 10, 256 << 10
+MAX_GROWTH_KIB, MAX_MEMORY_KIB = 16 << 10, 512 << 10
+#: What modules do at a process's end may take so long.
+END_SECONDS = 5
 #: Python's own modules.
 LIBRARY = os.path.join(os.path.dirname(os.__file__), "")
 #: What is in the path of modules that were installed, up to their common folder.
@@ -435,8 +437,10 @@ class Tasks:
         strings = read_strings(self.stream)
         if strings is None:
             import atexit
+            import signal
 
-            # Of modules; what calls have registered was run with these.
+            # Those of modules; what calls have registered was run with these.
+            signal.alarm(END_SECONDS)
             atexit._run_exitfuncs()
             os._exit(0)
         directory, stdout, stderr, *environment = strings
@@ -464,11 +468,13 @@ class Tasks:
             if any(version(source) != known for source, known in self.sources.items()):
                 os.execv(sys.executable, sys.orig_argv)
             sys.path[:] = self.path
-            if "random" in sys.modules:
+            for name in ("random", "numpy.random"):
                 # One that was seeded by a call would repeat itself in the next.
-                sys.modules["random"].seed()
+                if name in sys.modules:
+                    sys.modules[name].seed()
         self.count += 1
-        self.folder = os.fsdecode(directory)
+        # As modules that are found there are named.
+        self.folder = os.getcwd()
         import gc
 
         gc.enable()
