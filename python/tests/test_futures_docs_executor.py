@@ -259,6 +259,8 @@ kind, path, wait = sys.argv[1:]
 ex = millgrid.Client().executor() if kind == "grid" else concurrent.futures.ThreadPoolExecutor(2)
 future = ex.submit(record, path, "ran")
 future.add_done_callback(lambda one: print("done:", one.result(), flush=True))
+large = ex.submit(bytes, 100_000)
+large.add_done_callback(lambda one: print("done:", len(one.result()), flush=True))
 if wait:
     ex.shutdown(wait=False)
 print("last line", flush=True)
@@ -276,7 +278,7 @@ def test_the_program_does_not_exit_until_all_pending_futures_are_done(
     env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": here, "HOME": str(tmp_path), **client.grid.environment()}
     ended = subprocess.run(arguments, capture_output=True, text=True, timeout=60, env=env)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert sorted(ended.stdout.splitlines()) == ["done: ran", "last line"]
+    assert sorted(ended.stdout.splitlines()) == ["done: 100000", "done: ran", "last line"]
     assert (tmp_path / "log").read_text() == "ran\n"
 
 

@@ -45,9 +45,11 @@ class Group(Watch):
         self._early: dict[int, list[Change]] = {}
         hub.add(self)
 
-    def begin(self) -> int:
+    def begin(self, patience: float | None = None) -> int:
         """Has it begin, and waits until it has. What it returns is for `follow`, of a job that is submitted after this.
 
+        Args:
+            patience: In seconds; by default that of the client.
         Raises:
             MillgridError: The grid refuses to tell.
             Closed: The client was closed.
@@ -59,7 +61,7 @@ class Group(Watch):
                 self._running, self._error, self.token = True, None, ""
                 self._ready.clear()
                 threading.Thread(target=self._run, name="millgrid-watch", daemon=True).start()
-        self._ready.wait(self._hub._grid.timeout)
+        self._ready.wait(self._hub._grid.timeout if patience is None else patience)
         if self._error is not None:
             raise self._error
         return self._beginnings

@@ -8,8 +8,10 @@ says, whatever leader or worker was lost on the way.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import sys
 import threading
 import time
 import weakref
@@ -47,6 +49,10 @@ TASKS_IN_A_JOB = 10_000
 WORKERS_SECONDS = 10.0
 #: A label of all jobs of an executor.
 LABEL = "millgrid.executor"
+
+#: Python 3.12 starts no thread any more once a program has reached its end: what its calls need has to be there before,
+#: and is waited for so long.
+EARLY_SECONDS = 1.0 if sys.version_info[:2] == (3, 12) else 0.0
 
 #: All of this process, which doesn't exit before their calls have ended.
 _EXECUTORS: weakref.WeakSet[GridExecutor] = weakref.WeakSet()
@@ -215,6 +221,13 @@ class GridExecutor(Executor):
             return
         with self._changed:
             self._alive()
+            first = self._dispatcher is None
+        if first and EARLY_SECONDS:
+            # Whatever is wrong is told to the calls.
+            with contextlib.suppress(MillgridError):
+                self._watch.begin(EARLY_SECONDS)
+        with self._changed:
+            self._alive()
             self._open_calls.update(calls)
             self._line(fn, chunk).calls.extend(calls)
             if self._dispatcher is None:
@@ -359,10 +372,7 @@ class GridExecutor(Executor):
                 if plain is not None:
                     self._read(task, news, plain)
                     continue
-                try:
-                    self._readers.submit(self._read, task, news)
-                except RuntimeError:  # The interpreter is going down.
-                    return
+                self._elsewhere(self._read, task, news)
 
     def _began(self, task: Task) -> None:
         with self._changed:
@@ -487,10 +497,14 @@ class GridExecutor(Executor):
 
     def _settle_elsewhere(self, ended: list[tuple[Call, results.Outcome]]) -> None:
         """Callbacks may wait for calls that this thread is to send, or for news that it is to bring."""
+        self._elsewhere(self._settle, ended)
+
+    def _elsewhere(self, work: Callable[..., None], *arguments: object) -> None:
+        """Does what takes time on a thread for that; here, where the interpreter is going down and starts none."""
         try:
-            self._readers.submit(self._settle, ended)
-        except RuntimeError:  # The interpreter is going down.
-            self._settle(ended)
+            self._readers.submit(work, *arguments)
+        except RuntimeError:
+            work(*arguments)
 
     def _fail(self, calls: list[Call], error: BaseException) -> None:
         with self._changed:
