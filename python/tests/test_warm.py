@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +114,11 @@ def keep_a_file() -> int:
     return os.getpid()
 
 
+def keep_memory() -> int:
+    sys.__dict__["kept"] = b"x" * (8 << 20)
+    return os.getpid()
+
+
 def import_from_elsewhere() -> int:
     import tqdm
 
@@ -145,7 +151,7 @@ def seeded_numpy(seed: int | None) -> tuple[int, float]:
     return os.getpid(), float(numpy.random.random())
 
 
-@pytest.mark.parametrize("call", [who, import_of_pythons_own, import_from_elsewhere])
+@pytest.mark.parametrize("call", [who, import_of_pythons_own, import_from_elsewhere, keep_memory])
 def test_a_process_that_has_nothing_left_of_its_call_makes_the_next(
     client: millgrid.DevClient, call: Callable[[], int]
 ) -> None:
@@ -154,11 +160,26 @@ def test_a_process_that_has_nothing_left_of_its_call_makes_the_next(
         assert shared(ex, call)
 
 
-def test_a_process_is_its_calls_own_if_that_is_wanted(client: millgrid.DevClient) -> None:
-    with client.executor(fresh=True) as ex:
+@pytest.mark.parametrize(
+    ("options", "call"), [({"fresh": True}, who), ({"mem": "96Mi"}, keep_memory)], ids=["fresh", "much of its limit"]
+)
+def test_a_process_is_its_calls_own_if_that_is_wanted_or_it_keeps_much_of_its_limit(
+    client: millgrid.DevClient, options: Any, call: Callable[[], int]
+) -> None:
+    with client.executor(**options) as ex:
         warm(ex)
-        found = [ex.submit(who).result(60) for _ in range(8)]
+        found = [ex.submit(call).result(60) for _ in range(8)]
     assert len(set(found)) == len(found)
+
+
+def test_other_resources_are_other_processes(client: millgrid.DevClient) -> None:
+    with client.executor(mem="600M") as one, client.executor(mem="700M") as two:
+        warm(one)
+        ours, theirs = set(), set()
+        for _ in range(8):
+            ours.add(one.submit(who).result(60))
+            theirs.add(two.submit(who).result(60))
+    assert not ours & theirs
 
 
 def test_another_client_has_processes_of_its_own(client: millgrid.DevClient) -> None:

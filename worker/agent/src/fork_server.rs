@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use prost::Message;
-use proto::v1::{JobSpec, LocalFile};
+use proto::v1::{JobSpec, LocalFile, Resources};
 use worker_core::Failure;
 use worker_keeper::protocol::SetForkServer;
 
@@ -39,7 +39,7 @@ pub struct ForkServer {
 impl ForkServer {
     /// That of a job with this expanded command, and the environment that its tasks have in common. None when the job
     /// names none, or files that it hasn't.
-    pub fn of(spec: &JobSpec, owner: &str, argv: &[Bytes], env: Vec<Bytes>) -> Option<Self> {
+    pub fn of(spec: &JobSpec, owner: &str, resources: Resources, argv: &[Bytes], env: Vec<Bytes>) -> Option<Self> {
         let wanted = spec.fork_server.as_ref()?;
         let file = |path: &String| spec.files.iter().find(|file| file.path == *path).cloned();
         let files = wanted.files.iter().map(file).collect::<Option<Vec<LocalFile>>>()?;
@@ -54,8 +54,12 @@ impl ForkServer {
         }
         files.iter().for_each(|file| add(&file.encode_to_vec()));
         let id = Bytes::copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        // No owner has a line's end in its name.
-        let group = if wanted.group.is_empty() { String::new() } else { format!("{owner}\n{}", wanted.group) };
+        // What a process has loaded was made for what its task may use, and counts as what the next one uses.
+        let Resources { cpu_milli, memory_mib, gpus, .. } = resources;
+        let group = match &*wanted.group {
+            "" => String::new(),
+            group => format!("{cpu_milli} {memory_mib} {gpus} {} {owner}{group}", owner.len()),
+        };
         Some(Self { id, group: group.into(), argv: argv.to_vec(), env, files })
     }
 
@@ -142,7 +146,9 @@ mod tests {
     #[test]
     fn what_a_server_depends_on_tells_it_apart() {
         let id = |spec: &JobSpec, argv: &'static str, env: &'static str| {
-            ForkServer::of(spec, "me", &[Bytes::from_static(argv.as_bytes())], vec![env.into()]).unwrap().id
+            ForkServer::of(spec, "me", Resources::default(), &[Bytes::from_static(argv.as_bytes())], vec![env.into()])
+                .unwrap()
+                .id
         };
         let (one, other) = (spec(b"1"), spec(b"2"));
         let first = id(&one, "python", "A=1");
@@ -156,23 +162,24 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_of_one_owner_and_of_the_same_server() {
-        let of = |owner, group: &str| {
+    fn a_group_is_of_one_owner_and_of_the_same_resources() {
+        let of = |owner, group: &str, memory_mib| {
             let mut spec = spec(b"1");
             spec.fork_server = Some(Wanted { group: group.into(), ..wanted("serve.py") });
-            ForkServer::of(&spec, owner, &[], Vec::new()).unwrap()
+            ForkServer::of(&spec, owner, Resources { memory_mib, ..Resources::default() }, &[], Vec::new()).unwrap()
         };
-        assert_eq!(of("me", "a"), of("me", "a"));
-        assert_ne!(of("me", "a").group, of("you", "a").group);
-        assert_ne!(of("me", "a").group, of("me", "b").group);
-        assert_eq!(of("me", "a").id, of("you", "b").id);
-        assert!(of("me", "").group.is_empty());
+        assert_eq!(of("me", "a", 1), of("me", "a", 1));
+        for other in [of("you", "a", 1), of("me", "b", 1), of("me", "a", 2), of("m", "ea", 1)] {
+            assert_ne!(of("me", "a", 1).group, other.group);
+            assert_eq!(of("me", "a", 1).id, other.id);
+        }
+        assert!(of("me", "", 1).group.is_empty());
     }
 
     #[test]
     fn a_task_shares_what_the_server_has_and_nothing_else() {
         let spec = spec(b"1");
-        let server = ForkServer::of(&spec, "me", &[], Vec::new()).unwrap();
+        let server = ForkServer::of(&spec, "me", Resources::default(), &[], Vec::new()).unwrap();
         let (state, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let share = |file: &LocalFile| server.share(state.path(), work.path(), file);
         assert!(!share(&spec.files[0]), "it isn't there");
@@ -189,8 +196,8 @@ mod tests {
     fn a_file_that_the_job_has_not_makes_no_server() {
         let mut spec = spec(b"1");
         spec.fork_server = Some(wanted("other.py"));
-        assert_eq!(ForkServer::of(&spec, "me", &[], Vec::new()), None);
+        assert_eq!(ForkServer::of(&spec, "me", Resources::default(), &[], Vec::new()), None);
         spec.fork_server = None;
-        assert_eq!(ForkServer::of(&spec, "me", &[], Vec::new()), None);
+        assert_eq!(ForkServer::of(&spec, "me", Resources::default(), &[], Vec::new()), None);
     }
 }

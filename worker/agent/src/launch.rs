@@ -156,7 +156,8 @@ impl Plan {
         let task = values.task;
         let Resources { cpu_milli, memory_mib, gpus, .. } = task.resources;
         let own = self.environment.iter().map(expand).collect::<Result<Vec<Bytes>, Malformed>>()?;
-        let fork_server = ForkServer::of(self.spec(), &self.job.owner, &argv, [&self.inherited[..], &own].concat());
+        let fork_server =
+            ForkServer::of(self.spec(), &self.job.owner, task.resources, &argv, [&self.inherited[..], &own].concat());
         let mut env = Vec::with_capacity(self.inherited.len() + own.len() + 10);
         env.extend(self.inherited.iter().cloned());
         env.extend([

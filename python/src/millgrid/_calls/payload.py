@@ -55,8 +55,8 @@ class CallOptions(Needs, total=False):
     env: Env | Mapping[str, str]
     #: The interpreter on the worker; by default the client's own where it is there, else the same version on the PATH.
     python: str
-    #: Each task in a process of its own. Else those of one client follow one another in a process that has nothing left
-    #: of the last one: no thread, child or open file, nothing that was changed but in modules that it has imported.
+    #: Each task in a process of its own. Else those of one client that ask for the same follow one another in a process
+    #: that has nothing left of the last one: no thread, child or open file, no change but in modules that were imported.
     fresh: bool
     #: Modules, packages or folders of Python code that workers don't have: they travel along.
     ship: Sequence[str | os.PathLike[str] | ModuleType]

@@ -431,6 +431,8 @@ class Tasks:
         #: Where they come from, and what tells versions of that apart.
         self.sources: dict[str, tuple[int, int]] = {}
         self.traces, self.memory, _ = self.look()
+        #: So much it may keep.
+        self.most = MAX_MEMORY_KIB
 
     def become_next(self) -> str:
         """Waits for a task, and becomes its process; its directory. Ends the process when there is none."""
@@ -472,6 +474,11 @@ class Tasks:
                 # One that was seeded by a call would repeat itself in the next.
                 if name in sys.modules:
                     sys.modules[name].seed()
+        if not self.count:
+            # All of its tasks have this limit. What is kept is missing for the next.
+            limit = os.environ.get("MILLGRID_MEMORY_MIB", "")
+            if limit.isdecimal() and int(limit):
+                self.most = min(MAX_MEMORY_KIB, self.memory + (int(limit) << 10) // 16)
         self.count += 1
         # As modules that are found there are named.
         self.folder = os.getcwd()
@@ -492,7 +499,7 @@ class Tasks:
             self.traces = traces
         if imported:
             self.memory = memory
-        if memory > min(self.memory + MAX_GROWTH_KIB, MAX_MEMORY_KIB):
+        if memory > min(self.memory + MAX_GROWTH_KIB, self.most):
             return False
         try:
             # So that the next task's highest is its own.
