@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,24 @@ def ex(client: millgrid.Client) -> Iterator[cf.Executor]:
 
 
 # submit, result, exception
+
+
+def test_what_a_thread_was_to_do_is_done_once_where_none_can_be_started(client: millgrid.DevClient) -> None:
+    class AtTheEnd:
+        """As in Python 3.12: what was handed over may be done by another thread all the same."""
+
+        def submit(self, work: Callable[[], None]) -> None:
+            self.work = work
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+
+        def shutdown(self, wait: bool = True) -> None:
+            pass
+
+    ex = client.executor()
+    ex._readers, done = AtTheEnd(), []  # type: ignore[assignment,var-annotated]
+    ex._elsewhere(done.append, 1)
+    ex._readers.work()  # type: ignore[attr-defined]
+    assert done == [1]
 
 
 def test_submit_returns_a_future_of_the_result(ex: cf.Executor) -> None:

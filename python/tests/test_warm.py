@@ -235,6 +235,40 @@ def test_changed_modules_are_never_used_again(client: millgrid.DevClient, tmp_pa
             assert ex.submit(version).result(60) == number
 
 
+def test_what_import_means_is_each_executors_own(client: millgrid.DevClient, tmp_path: Path) -> None:
+    def value() -> tuple[int, int]:
+        import only_here  # type: ignore[import-not-found]
+
+        return only_here.VALUE, os.getpid()
+
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "only_here.py").write_text(f"VALUE = {number}")
+    with client.executor(chdir=str(tmp_path / "0")) as one, client.executor(chdir=str(tmp_path / "1")) as two:
+        warm(one)
+        found = [(ex.submit(value).result(60), number) for _ in range(10) for number, ex in enumerate((one, two))]
+    assert all(answer[0] == number for answer, number in found)
+    assert len({answer[1] for answer, _ in found}) < len(found), "not one process made two calls"
+
+
+def test_what_ships_along_is_what_is_imported(client: millgrid.DevClient, tmp_path: Path) -> None:
+    def value() -> int:
+        sys.path.append(str(tmp_path / "there"))
+        import sent_along  # type: ignore[import-not-found]
+
+        number: int = sent_along.VALUE
+        return number
+
+    for name, number in (("there", 1), ("here", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sent_along.py").write_text(f"VALUE = {number}")
+    with client.executor() as plain, client.executor(ship=[tmp_path / "here" / "sent_along.py"]) as shipping:
+        warm(plain)
+        for _ in range(6):
+            assert plain.submit(value).result(60) == 1
+            assert shipping.submit(value).result(60) == 2
+
+
 def test_the_result_is_in_the_log_too(client: millgrid.DevClient) -> None:
     with client.executor() as ex:
         warm(ex)

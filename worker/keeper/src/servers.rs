@@ -34,7 +34,7 @@ use bytes::Bytes;
 
 use crate::{
     clock::boottime_ms,
-    process,
+    process::{self, Reaped},
     protocol::{SetForkServer, Spawn},
     shared::Shared,
 };
@@ -62,6 +62,8 @@ const PATIENCE_FOR_SPARE: Duration = Duration::from_millis(250);
 const RETURN_MS: u64 = 10;
 /// Of one server: as many as there are processors, but not more than this.
 const MAX_SPARES: usize = 8;
+/// One that nobody wants any more may take so long to end.
+const PATIENCE_FOR_END_MS: u64 = 10_000;
 /// Those that had tasks end when nobody wanted them for so long: they may have much in memory.
 const IDLE_SPARE_MS: u64 = 10_000;
 
@@ -133,6 +135,10 @@ pub(crate) struct Servers {
     pids: HashMap<i32, Bytes>,
     /// Spares that became tasks.
     lent: HashMap<i32, Lent>,
+    /// Of those that won't come back: cpu time of the tasks before their last one.
+    spent_ms: HashMap<i32, u64>,
+    /// Those of `pids` that nobody wants any more, and when they are killed: they may run what users wrote.
+    leaving: HashMap<i32, u64>,
     /// Children that were reaped before anybody had said what they were; newest last.
     strangers: Vec<i32>,
 }
@@ -207,24 +213,33 @@ impl Servers {
     }
 
     /// The process of a task that is over is a spare again, if one is wanted; whether it is.
-    pub fn take_back(&mut self, pid: i32, now_ms: u64) -> bool {
+    pub fn take_back(&mut self, pid: i32, used: Reaped, now_ms: u64) -> bool {
         let Some(lent) = self.lent.remove(&pid) else { return false };
         let Some(server) = self.all.get_mut(lent.server()) else { return false };
         let State::Up { spares, .. } = &mut server.state else { return false };
         if !lent.may_return() {
             return false;
         }
-        if spares.len() >= max_spares() {
-            spares.remove(0);
-        }
         self.pids.insert(pid, lent.server().clone());
-        spares.push(lent.back(now_ms));
+        spares.push(lent.back(used, now_ms));
+        if spares.iter().filter(|spare| !spare.is_new()).count() > max_spares() {
+            let longest = spares.iter().position(|spare| !spare.is_new());
+            longest.map(|at| spares.remove(at));
+        }
         true
     }
 
     /// It won't come back: it sees the end of its stream, if it still reads.
     pub fn let_go(&mut self, pid: i32) {
-        self.lent.remove(&pid);
+        if let Some(lent) = self.lent.remove(&pid) {
+            self.spent_ms.insert(pid, lent.spent_ms());
+        }
+    }
+
+    /// It is gone: what the tasks before its last one have used of its cpu time.
+    pub fn gone(&mut self, pid: i32) -> u64 {
+        self.let_go(pid);
+        self.spent_ms.remove(&pid).unwrap_or(0)
     }
 
     /// Whether this child is a server or a spare.
@@ -274,7 +289,26 @@ impl Servers {
                 State::Down { .. } | State::Starting => {}
             }
         }
+        self.end_leaving(now_ms);
         deeds
+    }
+
+    /// Ends what has seen the end of its stream and goes on nevertheless.
+    fn end_leaving(&mut self, now_ms: u64) {
+        let wanted = |server: &Server, pid: i32| match &server.state {
+            State::Up { process, spares, .. } => process.pid == pid || spares.iter().any(|spare| spare.pid == pid),
+            State::Down { .. } | State::Starting => false,
+        };
+        let (all, pids) = (&self.all, &self.pids);
+        self.leaving.retain(|pid, _| pids.contains_key(pid));
+        for (pid, _) in pids.iter().filter(|(pid, id)| !all.get(*id).is_some_and(|server| wanted(server, **pid))) {
+            let due_ms = *self.leaving.entry(*pid).or_insert(now_ms + PATIENCE_FOR_END_MS);
+            if due_ms <= now_ms {
+                // Not reaped yet, or it wouldn't be known.
+                process::signal_group(*pid, libc::SIGKILL);
+                self.leaving.insert(*pid, u64::MAX);
+            }
+        }
     }
 
     /// When [`Self::deeds`] should be asked again at the latest.
@@ -289,7 +323,7 @@ impl Servers {
                 idle.chain(wanted).chain([server.used_ms + IDLE_MS]).min()
             }
         };
-        self.all.values().filter_map(due).min()
+        self.all.values().filter_map(due).chain(self.leaving.values().copied().filter(|due| *due < u64::MAX)).min()
     }
 
     /// What a server is to be started with.

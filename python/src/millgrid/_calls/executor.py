@@ -501,10 +501,17 @@ class GridExecutor(Executor):
 
     def _elsewhere(self, work: Callable[..., None], *arguments: object) -> None:
         """Does what takes time on a thread for that; here, where the interpreter is going down and starts none."""
+        taken = threading.Lock()
+
+        def once() -> None:
+            if taken.acquire(blocking=False):
+                work(*arguments)
+
         try:
-            self._readers.submit(work, *arguments)
+            self._readers.submit(once)
         except RuntimeError:
-            work(*arguments)
+            # It may be in their line all the same.
+            once()
 
     def _fail(self, calls: list[Call], error: BaseException) -> None:
         with self._changed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import pickle
 import platform
@@ -198,7 +199,7 @@ def make_spec(client: Client, function: Callable[..., Any], options: CallOptions
     add_file(spec, _FILE, _source(), store)
     spec.fork_server.files.append(_FILE)
     if not options.get("fresh"):
-        spec.fork_server.group = client._group
+        spec.fork_server.group = client._group + _meaning(head, archives)
     spec.answers = True
     add_file(spec, "call.head", pickle.dumps(head, 4), store)
     if head["function"] is None:
@@ -208,6 +209,14 @@ def make_spec(client: Client, function: Callable[..., Any], options: CallOptions
     if where and not value:
         spec.outputs.add(glob="results/*", prefix=where + "{job}/{index}/{attempt}/", optional=True)
     return spec
+
+
+def _meaning(head: Mapping[str, Any], archives: Mapping[str, bytes]) -> str:
+    """The same where `import` means the same: a process that has imported something keeps it."""
+    digest = hashlib.sha256(pickle.dumps([head["chdir"], head["path"], head["archives"]], 4))
+    for name in head["archives"]:
+        digest.update(hashlib.sha256(archives[name]).digest())
+    return digest.hexdigest()[:32]
 
 
 def _add_code(client: Client, spec: jobs.JobSpec, path: str, content: bytes, where: str) -> None:

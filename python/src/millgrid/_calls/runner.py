@@ -42,7 +42,7 @@ LIBRARY = os.path.join(os.path.dirname(os.__file__), "")
 #: What is in the path of modules that were installed, up to their common folder.
 INSTALLED = "/site-packages/", "/dist-packages/"
 #: What modules may change when they are imported.
-LEFT_BY_MODULES = {"threads", "exit functions", "hooks"}
+LEFT_BY_MODULES = {"threads", "hooks"}
 #: What a forked process tells its keeper.
 OVER, NO_OUTPUT, NO_DIRECTORY = range(3)
 #: Where cloudpickle keeps classes that came by value.
@@ -411,17 +411,20 @@ def serve(number: int) -> Tasks | None:
     # Not where the task waits already.
     if not select.select([stream], [], [], 0)[0]:
         rehearsal.run(nowhere)
-    return Tasks(stream, nowhere)
+    return Tasks(stream, nowhere, system)
 
 
 class Tasks:
     """The tasks of a process that was forked: after the first others, as long as none leaves anything behind but modules
     that it has imported, and these are what they would be if they were imported anew."""
 
-    def __init__(self, stream: int, nowhere: int) -> None:
+    def __init__(self, stream: int, nowhere: int, system: Any) -> None:
         os.set_inheritable(stream, False)
         self.stream = os.fdopen(stream, "rb", closefd=False)
         self.nowhere = nowhere
+        #: The C library.
+        self.system = system
+        self.pid = os.getpid()
         self.path = list(sys.path)
         self.count = 0
         #: Of the present task.
@@ -430,7 +433,16 @@ class Tasks:
         self.modules = set(sys.modules)
         #: Where they come from, and what tells versions of that apart.
         self.sources: dict[str, tuple[int, int]] = {}
-        self.traces, self.memory, _ = self.look()
+        #: A call has something to be done at the process's end.
+        self.registered = False
+        self.watch_exit_functions()
+        self.traces: dict[str, object] = {}
+        self.memory = 0
+        try:
+            self.traces, self.memory, _ = self.look()
+        except Exception:
+            # Another kernel than is known here: then nothing is ever as it was.
+            pass
         #: So much it may keep.
         self.most = MAX_MEMORY_KIB
 
@@ -441,7 +453,8 @@ class Tasks:
             import atexit
             import signal
 
-            # Those of modules; what calls have registered was run with these.
+            # The exit functions of modules, which nobody waits for.
+            signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
             signal.alarm(END_SECONDS)
             atexit._run_exitfuncs()
             os._exit(0)
@@ -468,6 +481,9 @@ class Tasks:
             del os.environb[variable]
         if self.count:
             if any(version(source) != known for source, known in self.sources.items()):
+                import atexit
+
+                atexit._run_exitfuncs()
                 os.execv(sys.executable, sys.orig_argv)
             sys.path[:] = self.path
             for name in ("random", "numpy.random"):
@@ -489,37 +505,62 @@ class Tasks:
 
     def hand_in(self) -> bool:
         """Says that the task has succeeded and that the next one may come; whether it may."""
-        imported = len(sys.modules) != len(self.modules)
-        if self.count >= MAX_TASKS or (imported and not self.take_note_of_modules()):
-            return False
-        traces, memory, highest = self.look()
-        if traces != self.traces:
-            if not imported or any(traces[name] != self.traces[name] for name in traces.keys() - LEFT_BY_MODULES):
-                return False
-            self.traces = traces
-        if imported:
-            self.memory = memory
-        if memory > min(self.memory + MAX_GROWTH_KIB, self.most):
+        # A call may have forked, and its child have returned from it.
+        if self.registered or self.count >= MAX_TASKS or os.getpid() != self.pid:
             return False
         try:
+            highest = self.left_nothing()
+            if highest is None:
+                return False
+            # What C code has printed, and not written yet.
+            self.system.fflush(None)
             # So that the next task's highest is its own.
             write_file("/proc/self/clear_refs", b"5")
             self.say(OVER, -(-(time.process_time_ns() - self.begun_cpu) // 1_000_000), highest)
-        except OSError:
+        except Exception:
+            # Whatever it was that could not be looked at is no failure of the task.
             return False
         for descriptor in (1, 2):
             os.dup2(self.nowhere, descriptor)
         os.chdir("/")
         return True
 
+    def left_nothing(self) -> int | None:
+        """The highest memory of the task in KiB; none if it has left something behind."""
+        imported = sys.modules.keys() - self.modules
+        self.modules = set(sys.modules)
+        if imported and not self.take_note_of(imported):
+            return None
+        traces, memory, highest = self.look()
+        if traces != self.traces:
+            if not imported or any(traces[name] != self.traces.get(name) for name in traces.keys() - LEFT_BY_MODULES):
+                return None
+            self.traces = traces
+        if imported:
+            self.memory = memory
+        return None if memory > min(self.memory + MAX_GROWTH_KIB, self.most) else highest
+
+    def watch_exit_functions(self) -> None:
+        """Tells those that modules register when they are imported, for the process, from those of calls."""
+        import atexit
+
+        register = atexit.register
+
+        def watched(function: Any, *args: Any, **kwargs: Any) -> Any:
+            frame: Any = sys._getframe(1)
+            while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+                frame = frame.f_back
+            self.registered = self.registered or frame is None
+            return register(function, *args, **kwargs)
+
+        atexit.register = watched  # type: ignore[assignment]
+
     def say(self, *numbers: int) -> None:
         os.write(self.stream.fileno(), b"".join(number.to_bytes(4, "little") for number in numbers))
 
-    def take_note_of_modules(self) -> bool:
+    def take_note_of(self, modules: set[str]) -> bool:
         """Of those that were loaded meanwhile; whether they can be used again."""
-        new = sys.modules.keys() - self.modules
-        self.modules.update(new)
-        for name in new:
+        for name in modules:
             file = getattr(sys.modules[name], "__file__", None)
             if not file or (file.startswith(LIBRARY) and name.partition(".")[0] in sys.stdlib_module_names):
                 continue
@@ -531,15 +572,14 @@ class Tasks:
                     # Who installs something changes that folder.
                     file = file[: file.index(installed) + len(installed)]
             self.sources[file] = known = version(file)
-            if known[0] >= self.begun:
-                # It may have been loaded before it was changed.
+            # It may have been loaded before it was changed, or come from where changes aren't seen.
+            if known[0] >= self.begun or known == (0, 0):
                 return False
         return True
 
     def look(self) -> tuple[dict[str, object], int, int]:
         """What calls may leave behind, as far as it can be seen; memory now and at the highest, in KiB."""
         import _thread
-        import atexit
         import resource
         import signal
 
@@ -559,9 +599,9 @@ class Tasks:
             "limits": read_file("/proc/self/limits"),
             "priority": os.getpriority(os.PRIO_PROCESS, 0),
             "timer": signal.getitimer(signal.ITIMER_REAL),
-            "exit functions": atexit._ncallbacks(),
             "streams": (sys.stdin, sys.stdout, sys.stderr, sys.stdout.closed, sys.stderr.closed),
             "hooks": (sys.excepthook, sys.gettrace(), sys.getprofile(), len(sys.meta_path)),
+            "interrupt": signal.getsignal(signal.SIGINT),
             "recursion": sys.getrecursionlimit(),
             "classes by value": len(getattr(sys.modules.get(CLASSES[0]), CLASSES[1], ())),
         }

@@ -31,6 +31,8 @@ pub(crate) struct Spare {
     stream: UnixStream,
     /// When it began to wait.
     pub since_ms: u64,
+    /// Cpu time of the tasks that it had.
+    spent_ms: u64,
 }
 
 /// A spare that became a task's process.
@@ -67,7 +69,7 @@ pub(super) fn ask(control: &UnixStream) -> io::Result<UnixStream> {
 
 impl Spare {
     pub fn new(pid: i32, server: Bytes, stream: UnixStream, since_ms: u64) -> Self {
-        Self { pid, server, group: Bytes::new(), stream, since_ms }
+        Self { pid, server, group: Bytes::new(), stream, since_ms, spent_ms: 0 }
     }
 
     /// Whether it had no task yet.
@@ -134,8 +136,13 @@ impl Lent {
         !self.spare.group.is_empty()
     }
 
+    /// What the tasks before this one have used of its process's cpu time.
+    pub fn spent_ms(&self) -> u64 {
+        self.spare.spent_ms
+    }
+
     /// It waits for its next task.
-    pub fn back(self, now_ms: u64) -> Spare {
-        Spare { since_ms: now_ms, ..self.spare }
+    pub fn back(self, used: Reaped, now_ms: u64) -> Spare {
+        Spare { since_ms: now_ms, spent_ms: self.spare.spent_ms + used.cpu_ms, ..self.spare }
     }
 }

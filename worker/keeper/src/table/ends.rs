@@ -26,10 +26,14 @@ impl Table {
         {
             *failure = Some((end, detail));
         }
-        self.servers.let_go(pid);
+        let spent_ms = self.servers.gone(pid);
         // Only an id that is no child of ours could fail, and `pids` has none of these.
         let unknown = Reaped { exit_code: 0, signal: libc::SIGKILL, cpu_ms: 0, max_memory_kib: 0 };
-        self.ended(key, || process::reap(pid).unwrap_or(unknown), now_ms);
+        let used = || {
+            let of_all = process::reap(pid).unwrap_or(unknown);
+            Reaped { cpu_ms: of_all.cpu_ms.saturating_sub(spent_ms), ..of_all }
+        };
+        self.ended(key, used, now_ms);
         true
     }
 
@@ -47,7 +51,7 @@ impl Table {
             Word::Over(used)
                 if (process.signal, process.reason) == (0, None)
                     && slot.is_none()
-                    && self.servers.take_back(pid, now_ms) =>
+                    && self.servers.take_back(pid, used, now_ms) =>
             {
                 self.pids.remove(&pid);
                 return self.ended(key, || used, now_ms);

@@ -1,6 +1,9 @@
 //! Tasks whose processes come from a fork server: the one that the Python package brings along.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use worker_keeper::protocol::{End, Exited, SetForkServer, Spawn, Stop, from_agent::Message, from_keeper};
 
@@ -280,6 +283,57 @@ fn the_highest_memory_of_a_task_is_its_own() {
 }
 
 #[test]
+fn the_cpu_time_of_a_task_is_its_own() {
+    let mut keeper = Keeper::start();
+    set(&mut keeper, PROGRAM);
+    warm(&mut keeper, 1);
+    let busy = "import time; until = time.process_time() + 0.5\nwhile time.process_time() < until: pass";
+    let (first, one) = done_by(&mut keeper, 20_001, busy);
+    let (second, other) = done_by(&mut keeper, 20_002, "sys.stdout.flush(); os._exit(7)");
+    assert_eq!((&*first, other.exit_code), (&*second, 7));
+    assert!(one.cpu_ms >= 500 && other.cpu_ms < 250, "{one:?} {other:?}");
+}
+
+#[test]
+fn a_process_that_claims_to_be_done_and_goes_on_is_ended() {
+    let mut keeper = Keeper::start();
+    set(&mut keeper, PROGRAM);
+    warm(&mut keeper, 1);
+    let (first, exited) =
+        done_by(&mut keeper, 20_001, "sys.stdout.flush(); tasks.say(0, 1, 1); __import__('time').sleep(1000)");
+    assert_eq!((exited.end(), exited.exit_code), (End::ExitCode, 0), "{exited:?}");
+    // First it is kept for a while, then it has a while to end.
+    let until = Instant::now() + Duration::from_secs(60);
+    while exists(first.parse().unwrap()) {
+        assert!(Instant::now() < until, "it lives on");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_child_that_returns_from_a_task_is_not_taken_for_it() {
+    let mut keeper = Keeper::start();
+    set(&mut keeper, PROGRAM);
+    warm(&mut keeper, 1);
+    let (_, exited) =
+        done_by(&mut keeper, 20_001, "pid = os.fork(); pid and (os.waitpid(pid, 0), sys.stdout.flush(), os._exit(9))");
+    assert_eq!((exited.end(), exited.exit_code), (End::ExitCode, 9), "{exited:?}");
+    let (_, exited) = done_by(&mut keeper, 20_002, "");
+    assert_eq!((exited.end(), exited.exit_code), (End::ExitCode, 0), "{exited:?}");
+}
+
+#[test]
+fn a_task_that_nobody_can_look_at_has_succeeded_nevertheless() {
+    let mut keeper = Keeper::start();
+    set(&mut keeper, PROGRAM);
+    warm(&mut keeper, 1);
+    let body = "sys.stdout = type('Mute', (), {'write': print, 'flush': lambda self: None})()";
+    let (first, exited) = done_by(&mut keeper, 20_001, &format!("sys.stdout.flush(); {body}"));
+    assert_eq!((exited.end(), exited.exit_code), (End::ExitCode, 0), "{exited:?}");
+    until("its process is gone", || !exists(first.parse().unwrap()));
+}
+
+#[test]
 fn what_is_left_behind_ends_with_its_task() {
     let mut keeper = Keeper::start();
     set(&mut keeper, PROGRAM);
@@ -295,6 +349,8 @@ fn what_is_left_behind_ends_with_its_task() {
         "os.umask(0o77)",
         "os.nice(1)",
         "import atexit; atexit.register(print)",
+        "import colorsys, atexit; atexit.register(print)",
+        "import signal; signal.signal(signal.SIGINT, print)",
         "kept = bytearray(100 << 20)",
         "sys.stdout = sys.stderr",
         "sys.setrecursionlimit(5000)",
@@ -320,6 +376,18 @@ fn a_task_that_is_stopped_when_it_is_over_ends_once() {
         keeper.send([Message::Stop(Stop { key: Some(key(job)), immediately: true })]);
         let exited = keeper.exited(key(job));
         assert!(matches!(exited.end(), End::Stopped | End::ExitCode), "{exited:?}");
+        let next = order_with_another(&keeper, job + 1_000, "mine", "");
+        keeper.send([Message::Spawn(next)]);
+        // Everything that is told until then.
+        loop {
+            match keeper.receive() {
+                from_keeper::Message::Exited(other) if other.key == Some(key(job + 1_000)) => {
+                    break assert_eq!((other.end(), other.exit_code), (End::ExitCode, 0), "{other:?}");
+                }
+                from_keeper::Message::Exited(other) => panic!("it ended again: {other:?}"),
+                _ => {}
+            }
+        }
     }
     // Whatever became of them, the next is not ended in their place.
     let (_, exited) = done_by(&mut keeper, 20_200, "");
