@@ -172,25 +172,24 @@ def test_a_process_is_its_calls_own_if_that_is_wanted_or_it_keeps_much_of_its_li
     assert len(set(found)) == len(found)
 
 
+def apart(one: millgrid.GridExecutor, two: millgrid.GridExecutor) -> bool:
+    """Whether no process makes calls of both."""
+    warm(one)
+    ours, theirs = set(), set()
+    for _ in range(8):
+        ours.add(one.submit(who).result(60))
+        theirs.add(two.submit(who).result(60))
+    return not ours & theirs
+
+
 def test_other_resources_are_other_processes(client: millgrid.DevClient) -> None:
     with client.executor(mem="600M") as one, client.executor(mem="700M") as two:
-        warm(one)
-        ours, theirs = set(), set()
-        for _ in range(8):
-            ours.add(one.submit(who).result(60))
-            theirs.add(two.submit(who).result(60))
-    assert not ours & theirs
+        assert apart(one, two)
 
 
 def test_another_client_has_processes_of_its_own(client: millgrid.DevClient) -> None:
-    with millgrid.DevClient(client.grid) as other:
-        with client.executor() as one, other.executor() as two:
-            warm(one)
-            ours, theirs = set(), set()
-            for _ in range(8):
-                ours.add(one.submit(who).result(60))
-                theirs.add(two.submit(who).result(60))
-    assert not ours & theirs
+    with millgrid.DevClient(client.grid) as other, client.executor() as one, other.executor() as two:
+        assert apart(one, two)
 
 
 @pytest.mark.parametrize("call", [keep_a_file, fail])

@@ -26,6 +26,10 @@ from ._wire import Method, Req, Res, status
 DEFAULT_TIMEOUT = 30.0
 #: A coordinator that is connected but says nothing for so long is left for another.
 TRY_TIMEOUT = 10.0
+#: A try that has less than this can end before anybody could answer, or refuse.
+BRIEF = 0.25
+#: How much it tells that nothing was heard.
+SILENCE = 2
 #: Pauses between rounds of tries: a change of leader takes about a second.
 MIN_PAUSE, MAX_PAUSE = 0.05, 1.0
 #: A refusal for want of room is waited out if the grid says that it takes no longer than this.
@@ -158,7 +162,7 @@ class Grid:
                 self.answered = True
                 return answer
             except grpc.RpcError as error:
-                tries.failed(error, slot, generation)
+                tries.failed(error, slot, generation, brief=left < BRIEF)
             except ValueError as error:
                 # Somebody else closed this channel between our taking and using it.
                 tries.closed(error, slot, generation)
@@ -243,14 +247,19 @@ class Tries:
             self._broke = False
             self._grid.incidents.resumed(self._grid.address(slot))
 
-    def failed(self, error: grpc.RpcError, slot: int, generation: int) -> None:
+    def failed(self, error: grpc.RpcError, slot: int, generation: int, *, brief: bool = False) -> None:
         """Waits for the next try.
+
+        Args:
+            brief: It had so little time that silence says less than what came before.
 
         Raises:
             MillgridError: There is no next try.
         """
         endpoint = self._grid.settings.endpoints[slot]
         trouble = sort(error, endpoint, self._request_id)
+        if brief and trouble.weight == SILENCE and self._best is not None:
+            trouble = self._best
         self._grid.answered = self._grid.answered or trouble.weight > 0
         told_by: Any = error
         if trouble.weight == 0 and "refused" in (told_by.details() or "").lower():
@@ -317,7 +326,7 @@ def sort(error: grpc.RpcError, endpoint: str, request_id: str = "") -> Trouble:
             hint = "raise the timeout; a write may be repeated safely under the same request id"
             silence = errors.TimedOut(f"{endpoint}: connected, but without an answer", hint=hint, reason="TIMEOUT",
                                       request_id=request_id)
-            return Trouble(2, silence, broken=True)
+            return Trouble(SILENCE, silence, broken=True)
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL,
                     grpc.StatusCode.CANCELLED):
             hint = "check the endpoint, and that a coordinator runs there"

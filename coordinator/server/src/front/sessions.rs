@@ -32,9 +32,7 @@ impl WorkerSessionService for Front {
         tokio::spawn(forward(messages, call.way(), closed));
         let mut response: Response<Self::SessionStream> = Response::new(downstream(call, open));
         let running = self.running()?;
-        let figures = running.figures();
-        // One that has just started doesn't know yet.
-        if figures.applied_index > 0 && figures.sessions <= FEW_SESSIONS {
+        if running.figures().sessions <= FEW_SESSIONS {
             name_leader(&running, &mut response);
         }
         Ok(response)

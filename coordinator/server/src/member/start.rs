@@ -113,7 +113,9 @@ pub(super) fn start(
     let channels = Arc::new(Channels::new(&record.members, me, &member.tls.client)?);
     let leadership = watch::Sender::new(Leadership::default());
     let status = Arc::new(RwLock::new(consensus.status()));
-    let published = Arc::new(core::Published { figures: RwLock::default(), applied: watch::Sender::new(index) });
+    let decider = Core::new(core_settings, index, state);
+    let figures = RwLock::new(decider.figures());
+    let published = Arc::new(core::Published { figures, applied: watch::Sender::new(index) });
 
     let mut threads = Vec::new();
     let (to_log, handle) = log::start(
@@ -147,7 +149,7 @@ pub(super) fn start(
     let to_others = watch::Sender::default();
     reports::tell(&channels, &to_others.subscribe());
     threads.push(core::start(core::Parts {
-        core: Core::new(core_settings, index, state),
+        core: decider,
         inbox: Arc::clone(&inbox),
         replica: to_replica.clone(),
         snapshots: to_snapshots.clone(),

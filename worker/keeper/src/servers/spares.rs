@@ -10,7 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg},
+};
 
 use crate::{
     process::Reaped,
@@ -47,7 +50,7 @@ pub(crate) struct Lent {
 pub(crate) enum Word {
     /// 0, cpu time in milliseconds, memory in KiB: its task has succeeded and left nothing behind.
     Over(Reaped),
-    /// It can't become the task's, and ends: 1, an error number, 0: it can't open what that writes to. 2, an error
+    /// It can't become the task's, and ends, or ended before it could: 1, an error number, 0: it can't open what that writes to. 2, an error
     /// number, 0: it can't enter its directory.
     Unable(End, String),
     /// Nothing that was agreed, or that it will say nothing more.
@@ -114,7 +117,14 @@ impl Lent {
     pub fn hear(&self) -> Word {
         let mut said = [0; 12];
         // What is written at once arrives at once.
-        let length = recv(&self.spare.stream, &mut said[..], RecvFlags::DONTWAIT).map_or(0, |(length, _)| length);
+        let length = match recv(&self.spare.stream, &mut said[..], RecvFlags::DONTWAIT) {
+            Ok((length, _)) => length,
+            // What was written to it lies there unread.
+            Err(Errno::CONNRESET) => {
+                return Word::Unable(End::NotStarted, "its process ended before it had read what to do".into());
+            }
+            Err(_) => 0,
+        };
         let number =
             |at: usize| said.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_le_bytes(*bytes));
         let unable = |step, errno: u32| {

@@ -22,7 +22,7 @@ impl Table {
         };
         // It may end before anybody has heard why it could not become the task's.
         if let Word::Unable(end, detail) = self.servers.hear(pid)
-            && let Some(Process { phase: Phase::Running { failure, .. }, .. }) = self.processes.get_mut(&key)
+            && let Some(Process { signal: 0, phase: Phase::Running { failure, .. }, .. }) = self.processes.get_mut(&key)
         {
             *failure = Some((end, detail));
         }
@@ -56,8 +56,8 @@ impl Table {
                 self.pids.remove(&pid);
                 return self.ended(key, || used, now_ms);
             }
-            Word::Unable(end, detail) => *failure = Some((end, detail)),
-            Word::Over(_) | Word::Nothing => {}
+            Word::Unable(end, detail) if process.signal == 0 => *failure = Some((end, detail)),
+            Word::Over(_) | Word::Unable(..) | Word::Nothing => {}
         }
         // Then it ends, and that is the task's end.
         self.servers.let_go(pid);

@@ -417,6 +417,26 @@ fn a_process_that_cannot_become_its_task_says_why_as_any_other() {
 }
 
 #[test]
+fn a_task_whose_process_is_killed_before_it_begins_did_not_start() {
+    let mut keeper = Keeper::start();
+    set(&mut keeper, PROGRAM);
+    warm(&mut keeper, 1);
+    until("a process waits", || processes_of(&keeper).len() >= 2);
+    let signal = |keeper: &Keeper, signal| {
+        for pid in processes_of(keeper).iter().map(|pid| rustix::process::Pid::from_raw(*pid as i32).unwrap()) {
+            rustix::process::kill_process(pid, signal).unwrap();
+        }
+    };
+    signal(&keeper, rustix::process::Signal::STOP);
+    let order = order(&keeper, 20_001, FORKED);
+    keeper.send([Message::Spawn(order)]);
+    keeper.started(key(20_001));
+    signal(&keeper, rustix::process::Signal::KILL);
+    let exited = keeper.exited(key(20_001));
+    assert_eq!((exited.end(), exited.signal), (End::NotStarted, 0), "{exited:?}");
+}
+
+#[test]
 fn nonsense_on_its_stream_is_no_end() {
     let mut keeper = Keeper::start();
     set(&mut keeper, PROGRAM);
