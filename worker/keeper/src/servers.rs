@@ -8,7 +8,7 @@
 //! numbers of four bytes: directory, path of standard output, path of standard error, and the environment,
 //! `NAME=value`. At the end of either stream the one who reads it has nothing more to do, and ends.
 //!
-//! A process whose task has succeeded and left nothing behind may say so on its stream ([`spares::Lent`]): then it is a
+//! A process whose task has succeeded and left nothing behind may say so on its stream ([`Word::Over`]): then it is a
 //! spare again, for tasks of the same group. There is one of each server that is used that had no task yet, made ahead:
 //! no start waits for a fork. None is made while tasks follow one another in those that there are.
 
